@@ -1,0 +1,1 @@
+"""One file per host model that a lens can be plugged into."""

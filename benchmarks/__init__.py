@@ -1,0 +1,1 @@
+"""Zero-shot suites, datasets, and speed measurements."""

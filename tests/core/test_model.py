@@ -1,0 +1,222 @@
+"""ViTLens as a user meets it: encode, stream, classify, similarity, compose, tokens - order, subsets, types, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import vitlens
+from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
+from vitlens.model import Embeddings, ViTLens
+from vitlens.spec import EmbeddingSpace
+
+NAME = "vitlens-tiny-random"
+
+
+@pytest.fixture(scope="module")
+def model() -> ViTLens:
+    return vitlens.load(NAME, modalities=["image", "text", "audio", "video"], device="cpu")
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def tone(hertz: float, seconds: float = 2.0) -> dict[str, object]:
+    t = np.arange(int(16000 * seconds)) / 16000
+    return {"source": (0.5 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), "rate": 16000}
+
+
+def test_embeddings_are_normalised_and_in_input_order(model: ViTLens) -> None:
+    items = pictures(5)
+    out = model.encode({"image": items, "text": ["a dog", "a cat"]}, batch_size=2)
+    assert out["image"].shape == (5, 64)
+    assert out["text"].shape == (2, 64)
+    assert torch.allclose(out["image"].norm(dim=-1), torch.ones(5), atol=1e-5)
+    backwards = model.encode({"image": items[::-1]}, batch_size=3)["image"]
+    assert torch.allclose(backwards.flip(0), out["image"], atol=1e-5)
+
+
+def test_workers_give_the_same_numbers(model: ViTLens) -> None:
+    items = pictures(3)
+    alone = model.encode({"image": items})["image"]
+    assert torch.equal(model.encode({"image": items}, num_workers=2)["image"], alone)
+
+
+def test_the_same_item_always_gives_the_same_embedding(model: ViTLens) -> None:
+    first, second = (model.encode({"audio": [tone(440)]})["audio"] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_normalisation_can_be_left_out(model: ViTLens) -> None:
+    raw = model.encode({"image": pictures(2)}, normalize=False)["image"]
+    assert not torch.allclose(raw.norm(dim=-1), torch.ones(2), atol=1e-2)
+    assert torch.allclose(F.normalize(raw, dim=-1), model.encode({"image": pictures(2)})["image"], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_stays_close_and_comes_back_as_float32(model: ViTLens, dtype: torch.dtype) -> None:
+    exact = model.encode({"image": pictures(2), "audio": [tone(300)]})
+    low = model.encode({"image": pictures(2), "audio": [tone(300)]}, dtype=dtype)
+    for name in exact:
+        assert low[name].dtype == torch.float32
+        assert float((exact[name] * low[name]).sum(dim=-1).min()) > 0.99
+
+
+def test_only_the_towers_asked_for_are_built(model: ViTLens) -> None:
+    assert sorted(model.encoders) == ["audio", "image"]
+    text = vitlens.load(NAME, modalities=["text"], device="cpu")
+    assert (list(text.encoders), text.modalities) == ([], ["text"])
+    video = vitlens.load(NAME, modalities="video", device="cpu")
+    assert list(video.encoders) == ["image"]
+    assert video.supports("video", "image")
+    assert not video.supports("video", "text")
+
+
+def test_a_subset_gives_the_numbers_of_the_whole(model: ViTLens) -> None:
+    alone = vitlens.load(NAME, modalities=["image"], device="cpu")
+    assert torch.equal(alone.encode({"image": pictures(2)})["image"], model.encode({"image": pictures(2)})["image"])
+
+
+def test_weights_in_half_precision() -> None:
+    half = vitlens.load(NAME, modalities=["image", "audio", "text"], device="cpu", dtype=torch.bfloat16)
+    exact = vitlens.load(NAME, modalities=["image", "audio", "text"], device="cpu")
+    inputs = {"image": pictures(1), "audio": [tone(500)], "text": ["a dog"]}
+    for name, low in half.encode(inputs).items():
+        assert float((low * exact.encode(inputs)[name]).sum()) > 0.99
+
+
+def test_a_missing_modality_is_named(model: ViTLens) -> None:
+    with pytest.raises(ModalityError, match="has no modality 'eeg'; it has image, audio, text, video"):
+        model.encode({"eeg": []})
+    with pytest.raises(ModalityError, match="has no modality 'smell'"):
+        vitlens.load(NAME, modalities=["smell"])
+
+
+def test_a_bad_item_is_raised_or_skipped_and_reported(model: ViTLens, tmp_path: Path) -> None:
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    items = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "good.png", tmp_path / "gone.png"]
+    with pytest.raises(InputError, match=r"bad\.png"):
+        model.encode({"image": items}, batch_size=2)
+    out = model.encode({"image": items}, batch_size=2, on_error="skip")
+    assert out["image"].shape == (2, 64)
+    assert out.kept["image"] == [0, 2]
+    assert [index for index, _ in out.errors["image"]] == [1, 3]
+    assert "gone.png" in str(out.errors["image"][1][1])
+    assert [e.index for e in model.stream("image", items, batch_size=3)] == [0, 1, 2, 3]
+
+
+def test_nothing_in_nothing_out(model: ViTLens) -> None:
+    assert model.encode({"image": []})["image"].shape == (0, 64)
+    assert model.encode({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [
+        ({"image": "dog.jpg"}, "must be a list of items, found dog.jpg"),
+        (["dog.jpg"], "must be a dict"),
+        ({"image": iter([])}, "must be a list"),
+    ],
+)
+def test_inputs_of_the_wrong_kind(model: ViTLens, inputs: object, named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        model.encode(inputs)  # type: ignore[arg-type]
+
+
+def test_options_that_make_no_sense(model: ViTLens) -> None:
+    with pytest.raises(OptionError, match="batch_size must be 1 or more"):
+        model.encode({"image": pictures(1)}, batch_size=0)
+    with pytest.raises(OptionError, match="on_error"):
+        model.encode({"image": []}, on_error="ignore")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="unknown read option 'rat'"):
+        model.encode({"audio": [tone(1)["source"]]}, read_options={"audio": {"rat": 16000}})
+
+
+def test_read_options_reach_every_item(model: ViTLens) -> None:
+    given = model.encode({"audio": [tone(440)["source"]]}, read_options={"audio": {"rate": 16000}})["audio"]
+    assert torch.equal(given, model.encode({"audio": [tone(440)]})["audio"])
+
+
+def test_video_is_the_mean_of_its_frames(model: ViTLens) -> None:
+    frames = np.stack(pictures(8))
+    video = model.encode({"video": [frames]}, normalize=False)["video"]
+    images = model.encode({"image": list(frames)}, normalize=False)["image"]
+    assert torch.allclose(video[0], images.mean(dim=0), atol=1e-5)
+
+
+def test_similarity_is_the_cosine_and_knows_the_space(model: ViTLens) -> None:
+    out = model.encode({"image": pictures(2), "text": ["x", "y", "z"]})
+    assert torch.allclose(model.similarity(out["image"], out["text"]), out["image"] @ out["text"].T, atol=1e-6)
+    assert torch.allclose(model.similarity(3 * out["image"], out["image"]).diagonal(), torch.ones(2), atol=1e-5)
+    with pytest.raises(SpaceError, match="width 64"):
+        model.similarity(out["image"], torch.zeros(3, 32))
+    foreign = Embeddings(EmbeddingSpace("another", 64))
+    foreign["image"] = out["image"]
+    with pytest.raises(SpaceError, match="space another"):
+        model.similarity(foreign, out["text"])
+
+
+def test_classification_follows_the_published_protocol(model: ViTLens) -> None:
+    labels, templates = ["dog", "cat", "tree"], ["a {}.", "the {} here"]
+    result = model.classify("image", pictures(4), labels, templates=templates)
+    prompts = [[t.replace("{}", label) for t in templates] for label in labels]
+    vectors = torch.stack([F.normalize(model.encode({"text": p})["text"].mean(0), dim=-1) for p in prompts])
+    images = model.encode({"image": pictures(4)})["image"]
+    assert torch.allclose(result.scores, images @ vectors.T, atol=1e-5)
+    assert torch.allclose(result.probabilities.sum(-1), torch.ones(4), atol=1e-5)
+    best = result.top(2)
+    assert len(best) == 4
+    assert all(a[1] >= b[1] for a, b in best)
+    assert best[0][0][0] == labels[int(result.scores[0].argmax())]
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "named"),
+    [([], ["{}"], "labels"), (["a", "a"], ["{}"], "different"), (["a"], ["no braces"], "no braces"), (["a"], [], "template")],
+)
+def test_labels_that_cannot_be_used(model: ViTLens, labels: list[str], templates: list[str], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        model.classify("image", pictures(1), labels, templates=templates)
+
+
+def test_composition_adds_normalised_embeddings(model: ViTLens) -> None:
+    out = model.encode({"image": pictures(2), "text": ["snow"]})
+    one = model.compose([5 * out["image"][0], out["text"][0]], weights=[2, 1])
+    assert torch.allclose(one, F.normalize(2 * out["image"][0] + out["text"][0], dim=-1), atol=1e-6)
+    assert model.compose([out["image"], out["text"]]).shape == (2, 64)
+    with pytest.raises(OptionError, match="cancel out"):
+        model.compose([one, one], weights=[1, -1])
+    with pytest.raises(OptionError, match="weights"):
+        model.compose([one], weights=[1, 2])
+    with pytest.raises(OptionError, match="at least one"):
+        model.compose([])
+
+
+def test_tokens_are_what_the_vit_turns_into_the_embedding(model: ViTLens) -> None:
+    tokens = model.tokens("image", pictures(3), batch_size=2)
+    assert tokens.shape == (3, 64, 64)
+    with torch.no_grad():
+        embedding = model.encoders["image"].vit(tokens)
+    assert torch.allclose(F.normalize(embedding, dim=-1), model.encode({"image": pictures(3)})["image"], atol=1e-5)
+    assert model.tokens("audio", [tone(440)]).shape == (1, 3 * 16, 64)
+    with pytest.raises(ModalityError, match="text has no lens tokens"):
+        model.tokens("text", ["a dog"])
+
+
+def test_preprocessed_batches_keep_their_gradient(model: ViTLens) -> None:
+    x = torch.randn(2, 3, 224, 224, requires_grad=True)
+    model({"image": x}, normalize=True)["image"].sum().backward()
+    assert x.grad is not None
+
+
+def test_a_batch_of_the_wrong_shape_is_named(model: ViTLens) -> None:
+    with pytest.raises(OptionError, match=r"found shape \[224, 224\]"):
+        model({"image": torch.zeros(224, 224)})

@@ -1,0 +1,111 @@
+"""A sensor of somebody else: one file and one entry point, installed beside vitlens, passes the whole sweep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+THERMAL = '''
+"""Thermal camera: kelvin maps from .npy files."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vitlens import Modality, PerceiverConfig, Sample, register_modality
+from vitlens.embed import PatchEmbed
+from vitlens.errors import InputError
+from vitlens.sources import is_array, load_npy, local_file, name_of, numeric, to_array
+
+
+@register_modality
+@dataclass(frozen=True)
+class Thermal(Modality):
+    size: int = 112
+
+    name = "thermal"
+    unit = "kelvin, float32 [h, w]"
+    accepts = "a .npy file or an array of kelvin [h, w]"
+    extensions = ("npy",)
+    default_lens = PerceiverConfig(depth=1, latents=8)
+
+    def read(self, source, *, format=None):
+        if is_array(source):
+            values = to_array(source)
+        else:
+            with local_file(source, accepted=self.accepts, extensions=self.extensions, format=format) as path:
+                values = load_npy(path, source, self.accepts)
+        values = numeric(values, source, self.accepts)
+        if values.ndim != 2:
+            raise InputError(name_of(source), f"{values.ndim} dimensions", self.accepts)
+        return Sample(values.astype(np.float32), name_of(source))
+
+    def transform(self, sample, *, train=False):
+        x = (torch.from_numpy(np.asarray(sample.data)) - 300) / 20
+        x = F.interpolate(x[None, None], size=(self.size, self.size), mode="bilinear")[0]
+        return x.flip(-1) if train and torch.rand(()) < 0.5 else x
+
+    def build_embed(self, width, vit):
+        return PatchEmbed(channels=1, width=width, patch=vit.patch_size, positions=(self.size // vit.patch_size) ** 2)
+
+    def example(self, seed=0):
+        rng = np.random.default_rng(seed)
+        return Sample((300 + 10 * rng.random((60, 80))).astype(np.float32), "example")
+
+    def write(self, sample, folder, stem):
+        path = Path(folder) / f"{stem}.npy"
+        np.save(path, sample.data)
+        return path
+
+    def steps(self):
+        return ["kelvin to (K - 300) / 20", f"resize to {self.size} x {self.size}"]
+'''
+
+
+def install(folder: Path, module: str, source: str, entry: str) -> None:
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vitlens.modalities]\n{entry}\n")
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    root = Path(__file__).parent.parent
+    return subprocess.run([sys.executable, *command], env=environment, cwd=root, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    install(tmp_path, "thermal_camera", THERMAL, "thermal = thermal_camera:Thermal")
+    return tmp_path
+
+
+def test_a_plugin_in_one_file_passes_the_sweep(plugin: Path) -> None:
+    sweep = run(plugin, "-m", "pytest", "tests/test_completeness.py", "-q", "-k", "thermal", "-p", "no:cacheprovider", "-n", "0")
+    assert sweep.returncode == 0, sweep.stdout[-3000:]
+    assert " passed" in sweep.stdout
+    assert "thermal" in run(plugin, "-c", "import vitlens; print(vitlens.list_modalities())").stdout
+
+
+def test_a_plugin_that_takes_a_taken_name_is_refused_with_both_owners(tmp_path: Path) -> None:
+    install(tmp_path, "my_audio", THERMAL.replace('"thermal"', '"audio"'), "audio = my_audio:Thermal")
+    out = run(tmp_path, "-c", "import vitlens; vitlens.list_modalities()")
+    assert out.returncode != 0
+    assert "vitlens.modalities.audio:Audio" in out.stderr
+    assert "my_audio:Thermal" in out.stderr
+
+
+def test_a_broken_plugin_does_not_keep_models_from_loading(tmp_path: Path) -> None:
+    install(tmp_path, "broken_sensor", "raise RuntimeError('no driver')", "broken = broken_sensor:Broken")
+    code = "import vitlens; print(vitlens.load('vitlens-tiny-random', modalities=['text'], device='cpu').modalities)"
+    out = run(tmp_path, "-c", code)
+    assert out.returncode == 0, out.stderr
+    assert "'broken' is left out, it cannot be imported: no driver" in out.stderr

@@ -1,0 +1,330 @@
+"""Weights in and out: the native format (config.json + model.safetensors) and strict import of the official layouts.
+
+Official layouts (key manifests measured from the public reference, see tests/reference/vitlens):
+
+    one_stop   vitlens.<image|text|pc|...>.*                         all modalities in one file
+    tri_tower  visual.* (the sensor), image.*, text without prefix   one training file per modality, `module.` from DDP
+    openshape  backbone.* (the sensor only)                          bigG point clouds, blocks renumbered after skipping
+    lens       visual.visual_adapter.*, visual.perceiver.*           ModEmbed and lens only, for a host model's ViT
+    open_clip  visual.* (the image), text without prefix             the CLIP anchors
+
+Every key of a file is used, belongs to a tower that was not asked for, or is named in a CheckpointError.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import zlib
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitlens.errors import CheckpointError
+from vitlens.sources import check_file
+
+Layout = Literal["one_stop", "tri_tower", "openshape", "lens", "open_clip"]
+
+OFFICIAL_NAMES = {"pc": "point_cloud"}
+"""Official modality names that differ from ours."""
+
+_TOWER = (
+    ("visual_adapter.", "embed."),
+    ("perceiver.", "lens."),
+    ("conv1.", "embed.conv1."),
+    ("class_embedding", "vit.class_token"),
+    ("positional_embedding", "vit.positions"),
+    ("ln_pre.", "vit.norm_pre."),
+    ("transformer.resblocks.", "vit.blocks."),
+    ("ln_post.", "vit.norm_post."),
+    ("proj", "vit.proj"),
+)
+_TEXT = (
+    ("token_embedding.", "token_embedding."),
+    ("positional_embedding", "positions"),
+    ("transformer.resblocks.", "blocks."),
+    ("ln_final.", "norm_final."),
+    ("text_projection", "projection"),
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an official file held: native key -> tensor, the towers it describes, and its temperature if it has one."""
+
+    state: dict[str, Tensor]
+    towers: frozenset[str]
+    logit_scale: float | None = None
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a .pt/.pth/.bin/.safetensors file: `state_dict` unwrapped, `module.` stripped, only tensors unpickled.
+
+    Raises:
+        InputError: missing or empty file.
+        CheckpointError: not a weights file, truncated, or one that needs unpickling of other objects.
+    """
+    file = check_file(path, accepted="a weights file: .pt .pth .bin .ckpt .safetensors", max_bytes=1 << 40)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
+        raise CheckpointError(f"{file}: not a readable weights file ({' '.join(str(error).split())[:300]})") from error
+    except Exception as error:  # safetensors' own error type is not importable by a stable name
+        raise CheckpointError(f"{file}: not a readable weights file ({type(error).__name__}: {error})") from error
+    return unwrap(content, str(file))
+
+
+def unwrap(content: Any, name: str) -> dict[str, Tensor]:
+    """The flat state dict inside a checkpoint's nesting; `module.` stripped when every key has it."""
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a state dict")
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if others or not state:
+        raise CheckpointError(f"{name}: not a state dict: no tensor under {_some(others) or 'any key'}")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def detect_layout(keys: Iterable[str]) -> Layout:
+    """The official layout a file's keys follow.
+
+    Raises:
+        CheckpointError: none of them.
+    """
+    keys = list(keys)
+    heads = {key.split(".")[0] for key in keys}
+    if heads == {"vitlens"}:
+        return "one_stop"
+    if heads == {"backbone"}:
+        return "openshape"
+    if {"visual", "image"} <= heads:
+        return "tri_tower"
+    parts = ("visual_adapter.", "perceiver.", "visual.visual_adapter.", "visual.perceiver.")
+    if all(key.startswith(parts) for key in keys):
+        return "lens"
+    if {"visual", "transformer", "token_embedding"} <= heads:
+        return "open_clip"
+    raise CheckpointError(f"unknown layout: keys start with {_some(sorted(heads))}")
+
+
+def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: Layout | None = None) -> Imported:
+    """Rename an official state dict to native keys.
+
+    `sensor` is the modality that `visual.*` / `backbone.*` of a per-modality file stands for.
+
+    Raises:
+        CheckpointError: unknown layout, a key no layout knows, or `sensor` is needed and not given.
+    """
+    layout = layout or detect_layout(state)
+    if layout in ("tri_tower", "openshape", "lens") and not sensor:
+        raise CheckpointError(f"a file of layout {layout} holds one sensor's tower: say which modality it is")
+    renamed: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for key, value in state.items():
+        if key == "logit_scale" and layout in ("tri_tower", "open_clip"):
+            continue
+        native = _native_key(key, layout, sensor)
+        if native is None:
+            unknown.append(key)
+        else:
+            renamed[native] = value
+    if unknown:
+        raise CheckpointError(f"{len(unknown)} keys that layout {layout} does not have: {_some(unknown)}")
+    scale = state.get("logit_scale")
+    return Imported(renamed, frozenset(map(tower_of, renamed)), None if scale is None else math.exp(float(scale)))
+
+
+def _native_key(key: str, layout: Layout, sensor: str) -> str | None:
+    head, _, rest = key.partition(".")
+    if layout == "one_stop":
+        modality, _, rest = rest.partition(".")
+        modality = OFFICIAL_NAMES.get(modality, modality)
+        return _renamed(rest, _TEXT, "text.") if modality == "text" else _renamed(rest, _TOWER, f"encoders.{modality}.")
+    if layout == "lens" and head in ("visual_adapter", "perceiver"):
+        return _renamed(key, _TOWER, f"encoders.{sensor}.")
+    if head in ("visual", "backbone"):
+        return _renamed(rest, _TOWER, f"encoders.{'image' if layout == 'open_clip' else sensor}.")
+    if head == "image" and layout == "tri_tower":
+        return _renamed(rest, _TOWER, "encoders.image.")
+    return _renamed(key, _TEXT, "text.")
+
+
+def _renamed(key: str, table: tuple[tuple[str, str], ...], prefix: str) -> str | None:
+    for old, new in table:
+        if key == old or (old.endswith(".") and key.startswith(old)):
+            return prefix + new + key.removeprefix(old)
+    return None
+
+
+def tower_of(native_key: str) -> str:
+    """The modality whose tower a native key belongs to (`encoders.audio.vit.proj` -> "audio")."""
+    head, _, rest = native_key.partition(".")
+    return "text" if head == "text" else rest.partition(".")[0]
+
+
+def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None) -> None:
+    """Give a model (built on the meta device) the tensors of `state`, which must be exactly its own keys and shapes.
+
+    Equal tensors of several encoders become one shared parameter, so that the frozen part of a ViT is held once.
+
+    Raises:
+        CheckpointError: keys missing or left over, shapes that differ, tied copies that are not equal; each is named.
+    """
+    own = model.state_dict(keep_vars=True)
+    missing = [k for k in own if k not in state]
+    leftover = [k for k in state if k not in own]
+    shapes = [
+        f"{k} {list(state[k].shape)} (needed {list(own[k].shape)})" for k in own if k in state and state[k].shape != own[k].shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {_some(keys)}"
+        for keys, what in ((missing, "keys missing"), (leftover, "keys left over"), (shapes, "shapes differ"))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
+    _check_tied(own, state, source)
+    trains = {key for key, value in own.items() if isinstance(value, nn.Parameter) and value.requires_grad}
+    typed = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in state.items()}
+    tensors: dict[str, Tensor] = {}
+    made: dict[int, nn.Parameter] = {}
+    for key, value in share_equal(typed, apart=trains).items():
+        if isinstance(own[key], nn.Parameter):
+            tensors[key] = made.setdefault(id(value), nn.Parameter(value, requires_grad=key in trains))
+        else:
+            tensors[key] = value
+    model.load_state_dict(tensors, assign=True)
+
+
+def _check_tied(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    first: dict[int, str] = {}
+    for key, value in own.items():
+        twin = first.setdefault(id(value), key)
+        if not torch.equal(state[twin], state[key]):
+            raise CheckpointError(f"{source}: {twin} and {key} are one tied tensor, but their values differ")
+
+
+def share_equal(state: Mapping[str, Tensor], *, apart: Container[str] = ()) -> dict[str, Tensor]:
+    """The same state dict in which equal tensors at the same place of several encoders' ViTs are one object.
+
+    Keys in `apart` (what trains) keep their own.
+    """
+    shared: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {}
+    for key, value in state.items():
+        place = ".".join(key.split(".")[2:])
+        if key in apart or not place.startswith("vit."):
+            shared[key] = value
+            continue
+        twins = seen.setdefault(place, [])
+        twin = next((t for t in twins if t is value or (t.shape == value.shape and torch.equal(t, value))), value)
+        if twin is value:
+            twins.append(value)
+        shared[key] = twin
+    return shared
+
+
+def formula_state(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """Fixed random weights for every key of `model`: the value depends on the key's name, its shape and `seed` alone."""
+    state: dict[str, Tensor] = {}
+    own = model.state_dict(keep_vars=True)
+    names: dict[int, str] = {}
+    for key, value in own.items():
+        name = names.setdefault(id(value), key)
+        generator = torch.Generator().manual_seed((zlib.crc32(name.encode()) + seed) % (1 << 31))
+        shape = value.shape
+        if not value.is_floating_point():
+            state[key] = torch.zeros(shape, dtype=value.dtype)
+            continue
+        normal = torch.randn(shape, generator=generator)
+        if key.endswith("running_var"):
+            state[key] = 0.5 + 0.1 * normal.abs()
+        elif len(shape) == 1 and key.endswith(".weight"):
+            state[key] = 1 + 0.1 * normal
+        elif len(shape) <= 1:
+            state[key] = 0.02 * normal
+        else:
+            state[key] = normal / math.sqrt(math.prod(shape[1:]))
+    return state
+
+
+def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.PathLike[str], *, card: str = "") -> Path:
+    """Write `folder`/config.json and model.safetensors (README.md too when `card` has text); each appears whole or not at all.
+
+    A tensor that several keys share is written once; the other names stand in the file's metadata.
+    """
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for key, value in model.state_dict().items():
+        twin = first.setdefault((value.data_ptr(), value.shape), key) if value.numel() else key
+        if twin == key:
+            tensors[key] = value.detach().cpu().contiguous()
+        else:
+            aliases[key] = twin
+    part = target / f".model.safetensors.{os.getpid()}"
+    save_file(tensors, part, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    part.replace(target / "model.safetensors")
+    for name, text in (("config.json", json.dumps(dict(config), indent=1) + "\n"), ("README.md", card)):
+        if text:
+            part = target / f".{name}.{os.getpid()}"
+            part.write_text(text, encoding="utf-8")
+            part.replace(target / name)
+    return target
+
+
+def read_native(folder: Path, wanted: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of a native folder for the towers in `wanted`; others are not read.
+
+    Raises:
+        CheckpointError: no weights there, or a file that is truncated or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: no model.safetensors beside config.json")
+    towers = set(wanted)
+    state: dict[str, Tensor] = {}
+    try:
+        with safe_open(str(file), framework="pt") as tensors:
+            aliases = json.loads((tensors.metadata() or {}).get("aliases", "{}"))
+            loaded: dict[str, Tensor] = {}
+            for key in [*tensors.keys(), *aliases]:
+                if tower_of(key) in towers:
+                    place = aliases.get(key, key)
+                    if place not in loaded:
+                        loaded[place] = tensors.get_tensor(place)
+                    state[key] = loaded[place]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+    return state
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(2) == b"PK"
+
+
+def _some(names: Iterable[str], limit: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,49 @@
+"""ModEmbeds shared by several modalities: a sensor's tensor becomes tokens [b, n, d]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ModEmbed(nn.Module):
+    """Base of ModEmbeds. `input_ndim` counts the dimensions of a batch; one more means several views (clips, frames) per item."""
+
+    input_ndim: int
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens [b, n, d] before positions are added, and the positions ([n, d] or [b, n, d]) or None."""
+        raise TypeError(f"{type(self).__name__} must define split(x) -> (tokens, positions or None)")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [b, n, d], positions added."""
+        tokens, positions = self.split(x)
+        return tokens if positions is None else tokens + positions
+
+
+class PatchEmbed(ModEmbed):
+    """Cut a map into patches with one convolution: [b, c, h, w] -> [b, n, d], rows first.
+
+    Without positions this is the patch embedding of a plain ViT; with `positions=n` n learned positions are added.
+    """
+
+    input_ndim = 4
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        width: int,
+        patch: int,
+        stride: int | None = None,
+        positions: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if positions is not None:
+            self.pos_emb = nn.Parameter(torch.randn(positions, width) * width**-0.5)
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=patch, stride=stride or patch, bias=bias)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        tokens = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)
+        return tokens, getattr(self, "pos_emb", None)

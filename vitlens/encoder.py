@@ -1,0 +1,117 @@
+"""LensEncoder: ModEmbed -> Lens -> FrozenViT, one sensor's way into the space; and the spec that builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitlens.errors import OptionError
+from vitlens.lens import LensConfig, build_lens, lens_config_from_dict, lens_config_to_dict
+from vitlens.modality import Modality, get_modality
+from vitlens.towers import build_vit
+from vitlens.vit import FreezePlan, FrozenViT, ViTSpec
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything that builds one encoder. None for `lens` and `token_width` means the modality's default."""
+
+    modality: str
+    vit: ViTSpec
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Constructor options of the modality: what its preprocessing and ModEmbed assume."""
+    lens: LensConfig | None = None
+    token_width: int | None = None
+    trains: FreezePlan = field(default_factory=FreezePlan)
+    """What of the ViT trains beside ModEmbed and lens."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON types."""
+        return {
+            "modality": self.modality,
+            "vit": self.vit.to_dict(),
+            "options": dict(self.options),
+            "lens": None if self.lens is None else lens_config_to_dict(self.lens),
+            "token_width": self.token_width,
+            "trains": asdict(self.trains),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EncoderSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            OptionError: a field is missing or not known.
+        """
+        try:
+            lens = values.get("lens")
+            return cls(
+                modality=values["modality"],
+                vit=ViTSpec(**values["vit"]),
+                options=values.get("options") or {},
+                lens=None if lens is None else lens_config_from_dict(lens),
+                token_width=values.get("token_width"),
+                trains=FreezePlan(**values.get("trains") or {}),
+            )
+        except (KeyError, TypeError) as error:
+            raise OptionError(f"encoder spec: {error}") from error
+
+
+class LensEncoder(nn.Module):
+    """Sensor tensor in, embedding [b, E] out (not normalised).
+
+    A batch with one dimension more than the ModEmbed takes holds several views per item ([b, views, ...]: clips of a sound,
+    frames of a video); the embeddings of the views are averaged.
+    """
+
+    def __init__(self, *, embed: nn.Module, lens: nn.Module, vit: FrozenViT) -> None:
+        super().__init__()
+        self.embed = embed
+        self.lens = lens
+        self.vit = vit
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Lens tokens [b, m, D], the splice point: what the ViT would take after its patch embedding.
+
+        With several views the tokens of the views follow each other: [b, views * m, D].
+        """
+        flat, views = self._flatten(x)
+        tokens = self.lens(self.embed(flat))
+        return tokens if views is None else tokens.unflatten(0, (-1, views)).flatten(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat, views = self._flatten(x)
+        embedding = self.vit(self.lens(self.embed(flat)))
+        return embedding if views is None else embedding.unflatten(0, (-1, views)).mean(dim=1)
+
+    def _flatten(self, x: Tensor) -> tuple[Tensor, int | None]:
+        ndim = getattr(self.embed, "input_ndim", x.ndim)
+        if x.ndim == ndim + 1:
+            return x.flatten(0, 1), x.shape[1]
+        if x.ndim != ndim:
+            raise OptionError(f"a batch of {ndim} dimensions (or {ndim + 1} with views) is needed, found shape {list(x.shape)}")
+        return x, None
+
+
+def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEncoder:
+    """Build an encoder, around `vit` when given (shared frozen tensors), else around a new one.
+
+    Raises:
+        ModalityError: unknown modality.
+        OptionError: options, lens and ViT that do not fit together.
+    """
+    modality: Modality = get_modality(spec.modality, **spec.options)
+    tower = build_vit(spec.vit) if vit is None else vit.fork(spec.trains)
+    width = spec.token_width or modality.token_width or tower.width
+    embed = modality.build_embed(width, tower)
+    lens = build_lens(spec.lens or modality.default_lens, input_width=width, vit=tower)
+    return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(spec.trains))
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    tensors = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    return sum(t.numel() * t.element_size() for t in tensors.values())

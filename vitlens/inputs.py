@@ -1,0 +1,291 @@
+"""Which items a command works on: files, folders, patterns, texts, or the rows of a manifest."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitlens.errors import InputError, OptionError
+from vitlens.modality import guess_modality, list_modalities, modality_class
+from vitlens.sources import check_file, decoding, suffix_of
+
+MANIFEST = "a manifest: .csv, .tsv, .jsonl or .parquet with a column per modality and paths relative to it"
+MANIFEST_TYPES = ("csv", "tsv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to embed: its name as the user wrote it, where it is, and the read options of its own."""
+
+    row: int
+    """Position among the inputs; of a manifest, its row. Both count from 0."""
+    name: str
+    modality: str
+    source: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> Any:
+        """The item as `Modality.load` takes it."""
+        return {"source": self.source, **self.options} if self.options else self.source
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that gave no embedding, and why."""
+
+    row: int
+    name: str
+    modality: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a command line named: items in order, inputs known to be bad, and remarks for the user."""
+
+    items: tuple[Item, ...]
+    failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def by_modality(self) -> dict[str, list[Item]]:
+        """Items of each modality in input order; modalities in order of their first item."""
+        groups: dict[str, list[Item]] = {}
+        for item in self.items:
+            groups.setdefault(item.modality, []).append(item)
+        return groups
+
+
+def gather(
+    inputs: Sequence[str] = (),
+    *,
+    texts: Sequence[str] = (),
+    manifest: str | os.PathLike[str] | None = None,
+    modalities: Sequence[str] = (),
+) -> Inputs:
+    """The items that files, folders, patterns (`"**"` goes into folders), texts or one manifest name, in that order.
+
+    `modalities` is the modality of the files (exactly one; none: each file's is guessed), or the columns to take of a manifest.
+
+    Raises:
+        OptionError: nothing named, or things that exclude each other.
+        InputError: a pattern without files, a file that may be of several modalities or of none, an unreadable manifest.
+        ModalityError: an unknown modality.
+    """
+    for name in modalities:
+        modality_class(name)
+    if manifest is not None:
+        if inputs or texts:
+            raise OptionError("a manifest names all items: give either --manifest or files and texts")
+        return _from_manifest(Path(manifest), modalities)
+    if len(modalities) > 1:
+        raise OptionError(f"--as takes one modality for all files, found {', '.join(modalities)}; use --manifest to mix them")
+    if not inputs and not texts:
+        raise OptionError("nothing to read: give files, folders or quoted patterns")
+    return _from_arguments(inputs, texts, modalities[0] if modalities else None)
+
+
+def _from_arguments(inputs: Sequence[str], texts: Sequence[str], modality: str | None) -> Inputs:
+    items: list[Item] = []
+    failures: list[Failure] = []
+    passed: list[str] = []
+    for path, named in dict(_files(inputs)).items():
+        row = len(items) + len(failures)
+        if not modality and named and not os.path.exists(path):
+            failures.append(Failure(row, path, "", "no such file"))
+            continue
+        found = _modality_of(path, named, modality)
+        if found:
+            items.append(Item(row, path, found, Path(path)))
+        else:
+            passed.append(path)
+    if passed and not items:
+        what = f"no {modality} file" if modality else "no file that a modality reads"
+        raise InputError(", ".join(inputs), f"{what} among {len(passed)}", "files of a known modality, see `vitlens modalities`")
+    first = len(items) + len(failures)
+    items += [Item(first + place, text, "text", text) for place, text in enumerate(texts)]
+    notes = (f"{len(passed)} other files passed over: {', '.join(passed[:3])}{' ...' * (len(passed) > 3)}",) if passed else ()
+    return Inputs(tuple(items), tuple(failures), notes)
+
+
+def _modality_of(path: str, named: bool, modality: str | None) -> str | None:
+    """The modality of a file; None for one that nobody named (it lay in a folder or matched a pattern) and that is not meant.
+
+    Raises:
+        InputError: a named file that no modality claims, or any file that several claim.
+    """
+    if modality:
+        return modality if named or modality_class(modality)().claims(Path(path)) > 0 else None
+    try:
+        return guess_modality(path)
+    except InputError as error:
+        if not named and error.found.startswith("no modality"):
+            return None
+        raise InputError(path, error.found, f"{error.accepted}; --as MODALITY says which it is") from error
+
+
+def _files(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """(path, whether the user named this very file); patterns and folders give their files sorted.
+
+    Raises:
+        InputError: a pattern or folder without files.
+    """
+    for given in inputs:
+        if os.path.isdir(given):
+            found = sorted(_walk(given))
+        elif glob.has_magic(given) and not os.path.lexists(given):
+            found = sorted(path for path in glob.glob(given, recursive=True) if not os.path.isdir(path))
+        else:
+            yield given, True
+            continue
+        if not found:
+            raise InputError(given, "no files there", "files, folders, or quoted patterns such as 'sounds/**/*.flac'")
+        yield from ((path, False) for path in found)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
+
+
+def _from_manifest(path: Path, modalities: Sequence[str]) -> Inputs:
+    table = read_manifest(path)
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    known = list_modalities()
+    named = [column for column in columns if column in known]
+    for name in modalities:
+        if name not in named:
+            raise InputError(os.fspath(path), f"no column {name!r} (its columns: {', '.join(columns)})", MANIFEST)
+    wanted = list(modalities) or named
+    if not wanted:
+        raise InputError(os.fspath(path), f"no column of a modality among {', '.join(columns) or 'none'}", ", ".join(known))
+    options = _option_columns(path, columns, wanted)
+    items: list[Item] = []
+    for number, row in enumerate(table):
+        for modality in wanted:
+            cell = row.get(modality)
+            if not _empty(cell):
+                own = {option: _value(row[column]) for column, option in options[modality] if not _empty(row.get(column))}
+                items.append(_manifest_item(path, number, modality, cell, own))
+    if not items:
+        raise InputError(os.fspath(path), f"every cell of {', '.join(wanted)} is empty", MANIFEST)
+    used = {*wanted, *(column for pairs in options.values() for column, _ in pairs)}
+    ignored = [column for column in columns if column not in used and column.partition(".")[0] not in known]
+    return Inputs(tuple(items), notes=(f"columns not used: {', '.join(ignored)}",) if ignored else ())
+
+
+def _manifest_item(path: Path, row: int, modality: str, cell: Any, options: Mapping[str, Any]) -> Item:
+    if modality_class(modality).tower == "text":
+        return Item(row, str(cell), modality, str(cell), options)
+    if not isinstance(cell, str):
+        raise InputError(f"{path}, row {row}", f"a {type(cell).__name__} in column {modality}", "a path")
+    return Item(row, cell, modality, path.parent / cell, options)
+
+
+def _option_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """Per modality, (column, read option) of its columns "modality.option"."""
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in wanted}
+    for column in columns:
+        modality, dot, option = column.partition(".")
+        if dot and modality in found:
+            check_option(modality, option, f"{path}, column {column}")
+            found[modality].append((column, option))
+    return found
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .csv, .tsv, .jsonl or .parquet file.
+
+    Raises:
+        InputError: no such file, another type, broken, empty, or rows that do not fit the header.
+    """
+    check_file(path, accepted=MANIFEST, extensions=MANIFEST_TYPES)
+    readers = {"csv": _csv_rows, "tsv": _csv_rows, "jsonl": _json_rows, "parquet": _parquet_rows}
+    with decoding(path, MANIFEST):
+        rows = readers[suffix_of(path)](path)
+    if not rows:
+        raise InputError(os.fspath(path), "no rows", MANIFEST)
+    return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter="\t" if suffix_of(path) == "tsv" else ",", strict=True)
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise InputError(os.fspath(path), f"a column twice in the header {', '.join(header)}", MANIFEST)
+        rows = []
+        for values in reader:
+            if len(values) != len(header) and values:
+                found = f"{len(values)} values in line {reader.line_num}, {len(header)} columns in the header"
+                raise InputError(os.fspath(path), found, MANIFEST)
+            if values:
+                rows.append(dict(zip(header, values, strict=True)))
+        return rows
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {number}", f"a {type(row).__name__}", "one JSON object per line")
+            rows.append(row)
+    return rows
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def _empty(cell: Any) -> bool:
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _value(text: Any) -> Any:
+    """A number, truth value or list where a text is one, else the text."""
+    if not isinstance(text, str):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_read_options(given: Iterable[str], modality: str | None = None) -> dict[str, dict[str, Any]]:
+    """`["depth.scale=0.001"]` as {modality: {option: value}}; the modality may be left out when there is one for all files.
+
+    Raises:
+        OptionError: not MODALITY.OPTION=VALUE, or an option this modality's reader does not have.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        name, dot, option = key.partition(".")
+        if not dot and modality:
+            name, option = modality, key
+        if not equals or not name or not option:
+            raise OptionError(f"--read-option {text!r}: write it as MODALITY.OPTION=VALUE, such as depth.scale=0.001")
+        check_option(name, option, f"--read-option {text}")
+        options.setdefault(name, {})[option] = _value(value)
+    return options
+
+
+def check_option(modality: str, option: str, where: str) -> None:
+    """Raises OptionError unless `modality`'s reader has `option`; ModalityError for an unknown modality."""
+    known = modality_class(modality).read_options()
+    if option not in known:
+        raise OptionError(f"{where}: {modality} has no read option {option!r}; known: {', '.join(known) or 'none'}")

@@ -1,0 +1,237 @@
+"""Lenses: from a ModEmbed's tokens [b, n, d] to the tokens [b, m, D] that a frozen ViT expects after its patch embedding.
+
+Structure and key names of the perceiver follow the released ViT-Lens weights (arXiv 2311.16081): every layer is one
+cross attention from the latents to the tokens, its feed-forward, and a stack of latent self attentions with theirs.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlens.errors import OptionError
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """Tokens pass unchanged (projected when the widths differ is refused): the ModEmbed alone is trained."""
+
+    kind = "identity"
+
+
+@dataclass(frozen=True)
+class SelfAttentionConfig:
+    """`depth` transformer blocks over the tokens: new ones, or copies of the frozen ViT's first blocks."""
+
+    depth: int = 4
+    heads: int | None = None
+    """Attention heads of new blocks; None takes one per 64 channels of the ViT's width."""
+    pretrained: bool = False
+    """Start from copies of the ViT's first `depth` blocks instead of new ones."""
+    kind = "self_attention"
+
+
+@dataclass(frozen=True)
+class PerceiverConfig:
+    """Iterative cross attention of `latents` learned queries to the tokens.
+
+    None stands for the ViT's own: as many latents as it has patches, heads as wide as its heads.
+    """
+
+    depth: int = 2
+    self_per_cross: int = 1
+    latents: int | None = None
+    cross_heads: int = 1
+    head_width: int | None = None
+    tied: bool = False
+    """Layers 1, 2, ... share one set of weights (layer 0 keeps its own)."""
+    kind = "perceiver"
+
+
+LensConfig = IdentityConfig | SelfAttentionConfig | PerceiverConfig
+_KINDS: dict[str, type] = {c.kind: c for c in (IdentityConfig, SelfAttentionConfig, PerceiverConfig)}
+
+
+def lens_config_to_dict(config: LensConfig) -> dict[str, Any]:
+    """`config` as JSON types, with its kind."""
+    return {"kind": config.kind, **asdict(config)}
+
+
+def lens_config_from_dict(values: dict[str, Any]) -> LensConfig:
+    """The inverse of `lens_config_to_dict`.
+
+    Raises:
+        OptionError: unknown kind or field.
+    """
+    options = dict(values)
+    kind = options.pop("kind", None)
+    if kind not in _KINDS:
+        raise OptionError(f"unknown lens kind {kind!r}; known: {', '.join(_KINDS)}")
+    try:
+        return cast(LensConfig, _KINDS[kind](**options))
+    except TypeError as error:
+        raise OptionError(f"lens {kind}: {error}") from error
+
+
+class IdentityLens(nn.Module):
+    """[b, n, D] -> [b, n, D], unchanged."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+
+class SelfAttentionLens(nn.Module):
+    """[b, n, D] -> [b, n, D] through transformer blocks."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+
+class PerceiverLens(nn.Module):
+    """[b, n, d] -> [b, latents, D]: learned latents look at the tokens again and again."""
+
+    def __init__(
+        self,
+        *,
+        input_width: int,
+        width: int,
+        latents: int,
+        depth: int,
+        self_per_cross: int = 1,
+        cross_heads: int = 1,
+        heads: int = 16,
+        head_width: int = 64,
+        tied: bool = False,
+    ) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(latents, width))
+
+        def new_layer() -> nn.ModuleList:
+            cross = PreNorm(
+                width, Attention(width, input_width, heads=cross_heads, head_width=head_width), context_width=input_width
+            )
+            stack = nn.ModuleList(
+                nn.ModuleList(
+                    [
+                        PreNorm(width, Attention(width, width, heads=heads, head_width=head_width)),
+                        PreNorm(width, FeedForward(width)),
+                    ]
+                )
+                for _ in range(self_per_cross)
+            )
+            return nn.ModuleList([cross, PreNorm(width, FeedForward(width)), stack])
+
+        layers = [new_layer() for _ in range(min(depth, 2) if tied else depth)]
+        self.layers = nn.ModuleList(layers + [layers[1]] * (depth - 2) if tied and depth > 2 else layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.latents.expand(tokens.shape[0], -1, -1)
+        for cross_attention, feed_forward, stack in cast(Any, self.layers):
+            x = x + cross_attention(x, tokens)
+            x = x + feed_forward(x)
+            for self_attention, stack_feed_forward in stack:
+                x = x + self_attention(x)
+                x = x + stack_feed_forward(x)
+        return x
+
+
+class PreNorm(nn.Module):
+    """Layer norm before `fn`, on its input and, where there is one, on its context."""
+
+    def __init__(self, width: int, fn: nn.Module, context_width: int | None = None) -> None:
+        super().__init__()
+        self.fn = fn
+        self.norm = nn.LayerNorm(width)
+        if context_width is not None:
+            self.norm_context = nn.LayerNorm(context_width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is None:
+            return self.fn(self.norm(x))
+        return self.fn(self.norm(x), self.norm_context(context))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x [b, m, D] to context [b, n, d] (or to itself); only the output projection has a bias."""
+
+    def __init__(self, width: int, context_width: int, *, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        inner = heads * head_width
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(context_width, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        keys, values = self.to_kv(x if context is None else context).chunk(2, dim=-1)
+        query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.to_q(x), keys, values))
+        out = F.scaled_dot_product_attention(query, key, value)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a gated GELU (GEGLU, arXiv 2002.05202): the second half gates the first."""
+
+    def __init__(self, width: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(width, 2 * ratio * width), GatedGELU(), nn.Linear(ratio * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class GatedGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = x.chunk(2, dim=-1)
+        return x * F.gelu(gate)
+
+
+def build_lens(config: LensConfig | None, *, input_width: int, vit: Any) -> nn.Module:
+    """Build the lens `config` describes between a ModEmbed of `input_width` and `vit` (a FrozenViT).
+
+    Raises:
+        OptionError: a width or number of heads that does not fit.
+    """
+    config = config or IdentityConfig()
+    if isinstance(config, PerceiverConfig):
+        head_width = config.head_width or vit.head_width
+        if config.depth < 1:
+            raise OptionError(f"perceiver lens: depth must be 1 or more, found {config.depth}")
+        return PerceiverLens(
+            input_width=input_width,
+            width=vit.width,
+            latents=config.latents or vit.patches,
+            depth=config.depth,
+            self_per_cross=config.self_per_cross,
+            cross_heads=config.cross_heads,
+            heads=vit.width // head_width,
+            head_width=head_width,
+            tied=config.tied,
+        )
+    if input_width != vit.width:
+        raise OptionError(f"a {config.kind} lens keeps the token width: found {input_width}, the ViT takes {vit.width}")
+    if isinstance(config, IdentityConfig):
+        return IdentityLens()
+    if config.pretrained:
+        return SelfAttentionLens(copy.deepcopy(nn.ModuleList(vit.blocks[: config.depth])).requires_grad_(True))
+    heads = config.heads or max(1, vit.width // 64)
+    if vit.width % heads:
+        raise OptionError(f"self-attention lens: width {vit.width} is not divisible by {heads} heads")
+    return SelfAttentionLens(nn.ModuleList(_new_block(vit.width, heads) for _ in range(config.depth)))
+
+
+def _new_block(width: int, heads: int) -> nn.Module:
+    from timm.models.vision_transformer import Block
+
+    return Block(width, heads, mlp_ratio=4.0, qkv_bias=True)

@@ -1,0 +1,391 @@
+"""ViTLens: several sensors' encoders in one space - encode, compare, classify, compose."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlens.anchors import build_text_tower
+from vitlens.encoder import LensEncoder, build_encoder
+from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
+from vitlens.modality import Modality, get_modality, modality_class
+from vitlens.sources import name_of
+from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
+
+
+class Embeddings(dict[str, Tensor]):
+    """Modality -> embeddings [n, E] on the CPU, with the space they live in.
+
+    After `on_error="skip"`: `errors[modality]` lists (position, InputError) of the items left out, and `kept[modality]` the
+    input position of every row; without errors rows and inputs correspond one to one.
+    """
+
+    def __init__(self, space: EmbeddingSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.errors: dict[str, list[tuple[int, InputError]]] = {}
+        self.kept: dict[str, list[int]] = {}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One item of a stream: its position, and its embedding [E] or what was wrong with it."""
+
+    index: int
+    embedding: Tensor | None
+    error: InputError | None = None
+
+
+class ViTLens(nn.Module):
+    """Encoders of several sensors and the CLIP text tower, all giving embeddings of one space.
+
+    Build it with `vitlens.load` or `ViTLens.from_spec`.
+    """
+
+    def __init__(self, *, spec: ModelSpec, encoders: Mapping[str, LensEncoder], text: nn.Module | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.space = spec.space
+        self.logit_scale = spec.logit_scale
+        self.encoders = nn.ModuleDict(encoders)
+        self.text = text
+        self._modalities = {e.modality: get_modality(e.modality, **e.options) for e in spec.encoders}
+        if text is not None:
+            self._modalities["text"] = get_modality("text", **spec.text_options)
+        for name in spec.modalities:
+            if name not in self._modalities:
+                self._modalities[name] = get_modality(name, **self._shared_options(name))
+
+    def _shared_options(self, name: str) -> dict[str, Any]:
+        """Options of the encoder a modality shares, as far as it has them too (a video's frames are preprocessed like images)."""
+        cls = modality_class(name)
+        known = cls().options()
+        return {key: value for key, value in self._modalities[cast(str, cls.shares)].options().items() if key in known}
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec) -> ViTLens:
+        """Build the model `spec` describes with the libraries' initial weights (none under `torch.device("meta")`)."""
+        encoders = {encoder.modality: build_encoder(encoder) for encoder in spec.encoders}
+        text = None if spec.text is None else build_text_tower(spec.text)
+        return cls(spec=spec, encoders=encoders, text=text).eval()
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> ViTLens:
+        """Load a zoo name, a native folder or a Hub repository; the same as `vitlens.load`."""
+        from vitlens.zoo import load
+
+        return load(name, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write config.json, model.safetensors and a README.md to `folder`; `from_pretrained(folder)` gives the model back."""
+        from vitlens.checkpoint import save_native
+
+        spec = replace(self.spec, logit_scale=self.logit_scale)
+        lines = [f"# {spec.name}", "", f"Licence: {spec.licence}", f"Space: {spec.space.name} ({spec.space.dim})"]
+        lines += [f"Modalities: {', '.join(self.modalities)}", "", f'    model = vitlens.load("{Path(folder).name}")', ""]
+        return save_native(self, spec.to_dict(), folder, card="\n".join(lines))
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model to the Hugging Face Hub repository `repo` ("owner/name"); returns its address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.upload_folder(repo_id=repo, folder_path=folder)
+        return str(url)
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of what this model encodes."""
+        return list(self._modalities)
+
+    def supports(self, *modalities: str) -> bool:
+        """Whether all of `modalities` can be encoded."""
+        return all(name in self._modalities for name in modalities)
+
+    def modality(self, name: str) -> Modality:
+        """The modality `name` with this model's preprocessing options.
+
+        Raises:
+            ModalityError: the model has no such modality.
+        """
+        if name not in self._modalities:
+            raise ModalityError(f"model {self.spec.name} has no modality {name!r}; it has {', '.join(self.modalities)}")
+        return self._modalities[name]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def tower(self, modality: str) -> nn.Module:
+        """The LensEncoder (or text tower) that encodes `modality`."""
+        name = self.modality(modality).shares or modality
+        return cast(nn.Module, self.text if name == "text" else self.encoders[name])
+
+    def forward(self, inputs: Mapping[str, Tensor], *, normalize: bool = False) -> dict[str, Tensor]:
+        """Preprocessed batches {modality: [b, ...]} -> embeddings {modality: [b, E]} on the same device, with gradients."""
+        out = {name: self.tower(name)(x) for name, x in inputs.items()}
+        return {name: F.normalize(x, dim=-1) if normalize else x for name, x in out.items()}
+
+    def encode(
+        self,
+        inputs: Mapping[str, Sequence[Any]],
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        dtype: torch.dtype | None = None,
+        normalize: bool = True,
+        on_error: Literal["raise", "skip"] = "raise",
+        read_options: Mapping[str, Mapping[str, Any]] | None = None,
+        progress: bool = False,
+    ) -> Embeddings:
+        """Sensor files, arrays or Samples -> embeddings [n, E] per modality, in input order.
+
+        `dtype` (bfloat16, float16) is the arithmetic of this call, the result is float32. `read_options[modality]` goes to the
+        reader of every item; an item {"source": ..., option: value} brings its own.
+
+        Raises:
+            InputError: an item that cannot be read, unless `on_error="skip"`.
+            ModalityError: a modality the model does not have.
+        """
+        options = read_options or {}
+        self._check(inputs, options, on_error)
+        result = Embeddings(self.space)
+        for name, items in inputs.items():
+            rows: list[Tensor] = []
+            result.errors[name], result.kept[name] = [], []
+            stream = self.stream(
+                name,
+                items,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                dtype=dtype,
+                normalize=normalize,
+                read_options=options.get(name),
+            )
+            for item in _progress(stream, name, len(items)) if progress else stream:
+                if item.embedding is not None:
+                    rows.append(item.embedding)
+                    result.kept[name].append(item.index)
+                elif on_error == "raise":
+                    raise cast(InputError, item.error)
+                else:
+                    result.errors[name].append((item.index, cast(InputError, item.error)))
+            result[name] = torch.stack(rows) if rows else torch.empty(0, self.space.dim)
+        return result
+
+    def _check(self, inputs: Any, options: Mapping[str, Any], on_error: str) -> None:
+        if not isinstance(inputs, Mapping):
+            raise OptionError(f'inputs must be a dict such as {{"audio": [...]}}, found {type(inputs).__name__}')
+        if on_error not in ("raise", "skip"):
+            raise OptionError(f"on_error must be 'raise' or 'skip', found {on_error!r}")
+        for name in [*inputs, *options]:
+            self.modality(name)
+        for name, items in inputs.items():
+            if isinstance(items, str | bytes | os.PathLike | Mapping) or not hasattr(items, "__len__"):
+                raise OptionError(f"inputs[{name!r}] must be a list of items, found {name_of(items)}: put it in a list")
+
+    def stream(
+        self,
+        modality: str,
+        items: Sequence[Any],
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        dtype: torch.dtype | None = None,
+        normalize: bool = True,
+        read_options: Mapping[str, Any] | None = None,
+    ) -> Iterator[Encoded]:
+        """Encode items one batch after the other, yielding one `Encoded` per item in input order; nothing is kept.
+
+        An item that cannot be read is yielded with its InputError; the stream goes on.
+        """
+        for indices, batch, errors in self._batches(modality, items, batch_size, num_workers, read_options or {}):
+            embeddings = self._embed(modality, batch, dtype)
+            if normalize:
+                embeddings = F.normalize(embeddings, dim=-1)
+            rows = dict(zip(indices, embeddings, strict=True))
+            for index in sorted([*rows, *errors]):
+                yield Encoded(index, rows.get(index), errors.get(index))
+
+    def tokens(
+        self, modality: str, items: Sequence[Any], *, batch_size: int = 32, read_options: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """Lens tokens [n, m, D] of the items: the splice point, what the ViT takes after its patch embedding.
+
+        Raises:
+            InputError: an item that cannot be read.
+            ModalityError: a modality without lens tokens (text).
+        """
+        encoder = self.tower(modality)
+        if not isinstance(encoder, LensEncoder):
+            raise ModalityError(f"{modality} has no lens tokens: it does not go through the ViT")
+        rows: dict[int, Tensor] = {}
+        for indices, batch, errors in self._batches(modality, items, batch_size, 0, read_options or {}):
+            if errors:
+                raise next(iter(errors.values()))
+            for places in _same_shape(batch):
+                with torch.inference_mode():
+                    out = encoder.tokens(torch.stack([batch[i] for i in places]).to(self.device)).float().cpu()
+                rows |= {indices[i]: row for i, row in zip(places, out, strict=True)}
+        return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
+
+    def _batches(
+        self, modality: str, items: Sequence[Any], batch_size: int, num_workers: int, options: Mapping[str, Any]
+    ) -> Iterator[tuple[list[int], list[Tensor], dict[int, InputError]]]:
+        if batch_size < 1 or num_workers < 0:
+            raise OptionError(f"batch_size must be 1 or more and num_workers 0 or more, found {batch_size} and {num_workers}")
+        from torch.utils.data import DataLoader
+
+        loader = DataLoader(
+            cast(Any, _Items(self.modality(modality), items, dict(options))),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=list,
+        )
+        for loaded in loader:
+            good = [(index, x) for index, x in loaded if isinstance(x, Tensor)]
+            bad = {index: x for index, x in loaded if isinstance(x, InputError)}
+            yield [index for index, _ in good], [x for _, x in good], bad
+
+    def _embed(self, modality: str, batch: list[Tensor], dtype: torch.dtype | None) -> Tensor:
+        """Preprocessed items -> embeddings [b, E], float32 on the CPU, in order; a batch too large for the device is halved."""
+        if not batch:
+            return torch.empty(0, self.space.dim)
+        device = self.device
+        low = dtype is not None and dtype != torch.float32
+        context = torch.autocast(device.type, dtype=dtype) if low else nullcontext()
+        out = torch.empty(len(batch), self.space.dim)
+        tower = self.tower(modality)
+        with torch.inference_mode(), context:
+            for places in _same_shape(batch):
+                out[places] = _halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([batch[i] for i in places]))
+        return out
+
+    def similarity(self, a: Tensor | Embeddings, b: Tensor | Embeddings) -> Tensor:
+        """Cosine similarities [n, m] of two sets of embeddings [n, E] and [m, E] (or one vector each).
+
+        An `Embeddings` with a single modality may be given whole; its space is then checked.
+
+        Raises:
+            SpaceError: embeddings of another space, or of another width than this model's.
+        """
+        left, right = (F.normalize(self._vectors(x), dim=-1) for x in (a, b))
+        return left @ right.T
+
+    def _vectors(self, x: Tensor | Embeddings) -> Tensor:
+        if isinstance(x, Embeddings):
+            if x.space != self.space:
+                raise SpaceError(
+                    f"embeddings of space {x.space.name} ({x.space.dim}), this model's is {self.space.name} ({self.space.dim})"
+                )
+            if len(x) != 1:
+                raise OptionError(f"Embeddings hold {', '.join(x) or 'nothing'}: choose one, such as result['audio']")
+            x = next(iter(x.values()))
+        vectors = torch.atleast_2d(torch.as_tensor(x)).float()
+        if vectors.ndim != 2 or vectors.shape[1] != self.space.dim:
+            raise SpaceError(f"embeddings of shape {list(vectors.shape)}: space {self.space.name} has width {self.space.dim}")
+        return vectors
+
+    def classify(
+        self,
+        modality: str,
+        items: Sequence[Any],
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        dtype: torch.dtype | None = None,
+        read_options: Mapping[str, Any] | None = None,
+    ) -> Classification:
+        """Zero-shot classification of items against class names, each put into every prompt template.
+
+        Raises:
+            InputError, ModalityError: as `encode`; the model needs its text tower.
+            OptionError: labels or templates that cannot be used.
+        """
+        vectors = class_vectors(self, labels, templates)
+        options = {} if read_options is None else {modality: read_options}
+        embeddings = self.encode(
+            {modality: items}, batch_size=batch_size, num_workers=num_workers, dtype=dtype, read_options=options
+        )[modality]
+        return classify_embeddings(embeddings, labels, vectors, logit_scale=self.logit_scale)
+
+    def compose(self, embeddings: Sequence[Tensor], *, weights: Sequence[float] | None = None) -> Tensor:
+        """Add embeddings ([E] or [n, E] each) with weights and normalise: one query made of several.
+
+        Raises:
+            OptionError: nothing to add, another number of weights, or weights that are not finite or cancel out.
+            SpaceError: another width than this model's.
+        """
+        if not len(embeddings):
+            raise OptionError("compose: at least one embedding is needed")
+        factors = [1.0] * len(embeddings) if weights is None else [float(w) for w in weights]
+        if len(factors) != len(embeddings) or not all(math.isfinite(w) for w in factors):
+            raise OptionError(f"compose: {len(embeddings)} finite weights are needed, found {list(weights or [])}")
+        flat = all(e.ndim == 1 for e in embeddings)
+        total = cast(Tensor, sum(w * F.normalize(self._vectors(e), dim=-1) for w, e in zip(factors, embeddings, strict=True)))
+        if bool((total.norm(dim=-1) < 1e-6).any()):
+            raise OptionError("compose: the weighted embeddings cancel out")
+        total = F.normalize(total, dim=-1)
+        return total[0] if flat else total
+
+
+@dataclass
+class _Items:
+    """Map-style dataset: position -> (position, preprocessed tensor or InputError); crosses into loader workers."""
+
+    modality: Modality
+    items: Sequence[Any]
+    options: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | InputError]:
+        try:
+            return index, self.modality.transform(self.modality.load(self.items[index], **self.options))
+        except InputError as error:
+            return index, error
+
+
+def _same_shape(batch: list[Tensor]) -> list[list[int]]:
+    """Positions of the items that can be stacked, group by group."""
+    groups: dict[torch.Size, list[int]] = {}
+    for place, x in enumerate(batch):
+        groups.setdefault(x.shape, []).append(place)
+    return list(groups.values())
+
+
+def _halving(run: Any, x: Tensor) -> Tensor:
+    """run(x), in two halves when the accelerator's memory does not hold it."""
+    try:
+        return run(x)
+    except torch.OutOfMemoryError:
+        if len(x) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(x) // 2
+    return torch.cat([_halving(run, x[:middle]), _halving(run, x[middle:])])
+
+
+def _progress(stream: Iterable[Encoded], name: str, total: int) -> Iterator[Encoded]:
+    from rich.progress import track
+
+    yield from track(stream, description=f"encoding {name}", total=total)

@@ -1,0 +1,93 @@
+"""ModelSpec: everything that builds a ViTLens, as it stands in config.json; and the space its embeddings live in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from vitlens.encoder import EncoderSpec
+from vitlens.errors import ModalityError, OptionError
+from vitlens.modality import modalities_sharing, modality_class
+from vitlens.vit import ViTSpec
+
+CONFIG_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """The space embeddings live in: the CLIP checkpoint of its anchors, and the width E. Same width is not same space."""
+
+    name: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that builds a ViTLens; what config.json holds."""
+
+    name: str
+    space: EmbeddingSpace
+    encoders: tuple[EncoderSpec, ...]
+    text: ViTSpec | None = None
+    text_options: Mapping[str, Any] = field(default_factory=dict)
+    logit_scale: float = 100.0
+    licence: str = "unknown"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON types."""
+        return {
+            "format": CONFIG_FORMAT,
+            "name": self.name,
+            "licence": self.licence,
+            "space": asdict(self.space),
+            "logit_scale": self.logit_scale,
+            "text": None if self.text is None else self.text.to_dict(),
+            "text_options": dict(self.text_options),
+            "encoders": [encoder.to_dict() for encoder in self.encoders],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            OptionError: another format, or a field that is missing or not known.
+        """
+        if values.get("format") != CONFIG_FORMAT:
+            raise OptionError(f"config.json: format {values.get('format')!r}, this version reads format {CONFIG_FORMAT}")
+        try:
+            return cls(
+                name=values["name"],
+                space=EmbeddingSpace(**values["space"]),
+                encoders=tuple(EncoderSpec.from_dict(encoder) for encoder in values["encoders"]),
+                text=None if values["text"] is None else ViTSpec(**values["text"]),
+                text_options=values.get("text_options") or {},
+                logit_scale=float(values["logit_scale"]),
+                licence=values.get("licence", "unknown"),
+            )
+        except (KeyError, TypeError) as error:
+            raise OptionError(f"config.json: {error}") from error
+
+    @property
+    def modalities(self) -> list[str]:
+        """Every modality this model can encode, those that share an encoder (video: the image's) included."""
+        own = [encoder.modality for encoder in self.encoders] + (["text"] if self.text else [])
+        return own + modalities_sharing(own)
+
+    def restricted(self, modalities: Iterable[str] | None) -> ModelSpec:
+        """The spec with only the towers that `modalities` need; None keeps all.
+
+        Raises:
+            ModalityError: one that this model does not have.
+        """
+        if modalities is None:
+            return self
+        wanted = [modalities] if isinstance(modalities, str) else list(modalities)
+        for name in wanted:
+            if name not in self.modalities:
+                raise ModalityError(f"model {self.name} has no modality {name!r}; it has {', '.join(self.modalities)}")
+        own = [encoder.modality for encoder in self.encoders]
+        needed = {name if name in own or name == "text" else modality_class(name).shares for name in wanted}
+        encoders = tuple(encoder for encoder in self.encoders if encoder.modality in needed)
+        return replace(self, encoders=encoders, text=self.text if "text" in needed else None)

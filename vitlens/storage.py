@@ -1,0 +1,281 @@
+"""Embeddings on disk: .npz, .parquet or .safetensors, written piece by piece and whole or not at all.
+
+    npz          <modality> [n, E] float32, <modality>_items [n] str, <modality>_rows [n] int64; space, model
+    parquet      a row per item: row, item, modality, embedding; vitlens.space, .dim and .model in the schema's metadata
+    safetensors  <modality> [n, E] float32, <modality>.rows [n] int64; items (JSON), space, dim and model in the metadata
+
+`rows` are positions among the inputs, so that what was read from a manifest can be joined with it again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from vitlens.errors import InputError, OptionError
+from vitlens.model import Embeddings, EmbeddingSpace
+from vitlens.sources import check_file, decoding, suffix_of
+
+FORMATS = ("npz", "parquet", "safetensors")
+ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors"
+HEADER_LIMIT = 100_000_000
+"""Bytes of a safetensors header, by its definition; the names of the items stand there."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The embeddings of one modality: item names, rows, and their vectors in pieces [k, E] float32."""
+
+    items: list[str]
+    rows: list[int]
+    pieces: Callable[[], Iterator[np.ndarray]]
+
+
+class StoredEmbeddings(Embeddings):
+    """`Embeddings` from a file, with what belongs to their rows: `names` and `rows` per modality, and the model's name."""
+
+    def __init__(self, space: EmbeddingSpace, model: str) -> None:
+        super().__init__(space)
+        self.model = model
+        self.names: dict[str, list[str]] = {}
+        self.rows: dict[str, list[int]] = {}
+
+    def add(self, modality: str, vectors: np.ndarray, names: list[str], rows: list[int]) -> None:
+        """Put one modality's embeddings [n, E] in."""
+        self[modality] = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
+        self.names[modality], self.rows[modality] = names, rows
+        self.kept[modality], self.errors[modality] = list(range(len(names))), []
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into a file."""
+
+    space: EmbeddingSpace
+    model: str
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+
+def check_output(path: Path, names: list[str], *, overwrite: bool) -> None:
+    """Say before hours of work whether `path` can be written.
+
+    Raises:
+        OptionError: another type of file, a folder, a file that exists (without `overwrite`), too many items for the type.
+    """
+    if suffix_of(path) not in FORMATS:
+        raise OptionError(f"output {path}: the type must be {', '.join('.' + f for f in FORMATS)}, found {path.suffix or 'none'}")
+    if path.is_dir():
+        raise OptionError(f"output {path}: a folder; give a file name")
+    if path.exists() and not overwrite:
+        raise OptionError(f"output {path} exists: choose another name, or --overwrite it")
+    if suffix_of(path) == "safetensors" and sum(len(json.dumps(name)) + 4 for name in names) > HEADER_LIMIT // 2:
+        raise OptionError(f"output {path}: {len(names)} item names are too much for a safetensors header; write .parquet or .npz")
+
+
+def write_embeddings(path: Path, content: Content) -> None:
+    """Write `content` to `path`, in the format its extension says; the file appears whole or not at all."""
+    writer = {"npz": _write_npz, "parquet": _write_parquet, "safetensors": _write_safetensors}[suffix_of(path)]
+    with atomic(path) as part:
+        writer(part, content)
+
+
+@contextmanager
+def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A temporary path (in `folder`, default beside `path`) that becomes `path`, on disk for good, when the block ends well."""
+    part = (folder or path.parent) / f".{path.name}.{os.getpid()}.part"
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _write_npz(path: Path, content: Content) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for modality, column in content.columns.items():
+            with archive.open(_member(f"{modality}.npy"), "w", force_zip64=True) as stream:
+                shape = (len(column.items), content.space.dim)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for piece in column.pieces():
+                    stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+            _add_array(archive, f"{modality}_items", np.array(column.items, dtype=np.str_))
+            _add_array(archive, f"{modality}_rows", np.array(column.rows, dtype=np.int64))
+        for key, value in (("space", content.space.name), ("model", content.model)):
+            _add_array(archive, key, np.array(value))
+        _add_array(archive, "dim", np.array(content.space.dim))
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """An archive member without the time of day: the same embeddings give the same file."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    member = _member(f"{name}.npy")
+    member.compress_type = zipfile.ZIP_DEFLATED  # numpy's strings have four bytes a character, and room for the longest
+    with archive.open(member, "w", force_zip64=True) as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _write_parquet(path: Path, content: Content) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [("row", pa.int64()), ("item", pa.string()), ("modality", pa.string()), ("embedding", pa.list_(pa.float32()))]
+    metadata = {"vitlens.space": content.space.name, "vitlens.dim": str(content.space.dim), "vitlens.model": content.model}
+    schema = pa.schema(fields, metadata=metadata)
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows, items, modalities, vectors in _in_input_order(content.columns):
+            offsets = np.arange(len(rows) + 1, dtype=np.int32) * content.space.dim
+            lists = pa.ListArray.from_arrays(offsets, np.concatenate(vectors, dtype=np.float32))
+            writer.write_table(pa.table([rows, items, modalities, lists], schema=schema))
+
+
+def _in_input_order(
+    columns: Mapping[str, Column], size: int = 4096
+) -> Iterator[tuple[list[int], list[str], list[str], list[Any]]]:
+    """The rows of all modalities merged by their position among the inputs, `size` at a time."""
+
+    def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray]]:
+        vectors = (vector for piece in column.pieces() for vector in piece)
+        for row, item, vector in zip(column.rows, column.items, vectors, strict=True):
+            yield row, place, item, modality, vector
+
+    streams = [entries(place, modality, column) for place, (modality, column) in enumerate(columns.items())]
+    batch: tuple[list[int], list[str], list[str], list[Any]] = ([], [], [], [])
+    for row, _, item, modality, vector in heapq.merge(*streams, key=lambda entry: entry[:2]):
+        for values, value in zip(batch, (row, item, modality, vector), strict=True):
+            values.append(value)  # type: ignore[arg-type]
+        if len(batch[0]) == size:
+            yield batch
+            batch = ([], [], [], [])
+    if batch[0]:
+        yield batch
+
+
+def _write_safetensors(path: Path, content: Content) -> None:
+    """The format is a length, a JSON header and the values one after the other; written here because the library's writer
+    wants everything in memory at once."""
+    names = {modality: column.items for modality, column in content.columns.items()}
+    metadata = {
+        "space": content.space.name,
+        "dim": str(content.space.dim),
+        "model": content.model,
+        "items": json.dumps(names, ensure_ascii=False),
+    }
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for modality, column in content.columns.items():
+        n = len(column.items)
+        for key, kind, shape, size in ((modality, "F32", [n, content.space.dim], 4), (f"{modality}.rows", "I64", [n], 8)):
+            end = at + size * int(np.prod(shape, dtype=np.int64))
+            header[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
+            at = end
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for column in content.columns.values():
+            for piece in column.pieces():
+                stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+            stream.write(np.array(column.rows, dtype="<i8").tobytes())
+
+
+def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
+    """Read a file that `vitlens embed` wrote: embeddings [n, E] per modality, with names, rows, space and model.
+
+    Raises:
+        InputError: no such file, or not one of ours.
+    """
+    check_file(path, accepted=ACCEPTED, extensions=FORMATS, max_bytes=1 << 46)
+    reader = {"npz": _read_npz, "parquet": _read_parquet, "safetensors": _read_safetensors}[suffix_of(path)]
+    with decoding(path, ACCEPTED):
+        stored = reader(Path(path))
+    if stored is None:
+        raise InputError(os.fspath(path), "no embeddings of ours in it (its space is not named)", ACCEPTED)
+    return stored
+
+
+def holds_embeddings(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one that `vitlens embed` wrote (an .npz may also be a sensor's)."""
+    if suffix_of(path) not in FORMATS or not os.path.isfile(path):
+        return False
+    try:
+        with decoding(path, ACCEPTED):
+            return _is_ours(Path(path))
+    except InputError:
+        return False
+
+
+def _is_ours(path: Path) -> bool:
+    if suffix_of(path) == "npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {"space", "model", "dim"} <= set(archive.files)
+    if suffix_of(path) == "parquet":
+        import pyarrow.parquet as pq
+
+        return b"vitlens.space" in (pq.read_schema(path).metadata or {})
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="numpy") as file:
+        return {"space", "items", "model"} <= set(file.metadata() or {})
+
+
+def _read_npz(path: Path) -> StoredEmbeddings | None:
+    if not _is_ours(path):
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        stored = StoredEmbeddings(EmbeddingSpace(str(archive["space"]), int(archive["dim"])), str(archive["model"]))
+        for key in archive.files:
+            if f"{key}_items" in archive.files:
+                stored.add(key, archive[key], archive[f"{key}_items"].tolist(), archive[f"{key}_rows"].tolist())
+    return stored
+
+
+def _read_parquet(path: Path) -> StoredEmbeddings | None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not _is_ours(path):
+        return None
+    table = pq.read_table(path)
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    dim = int(metadata["vitlens.dim"])
+    stored = StoredEmbeddings(EmbeddingSpace(metadata["vitlens.space"], dim), metadata["vitlens.model"])
+    for modality in table["modality"].unique().to_pylist():
+        part = table.filter(pc.equal(table["modality"], modality))
+        pieces = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in part["embedding"].chunks]
+        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), part["item"].to_pylist(), part["row"].to_pylist())
+    return stored
+
+
+def _read_safetensors(path: Path) -> StoredEmbeddings | None:
+    from safetensors import safe_open
+
+    if not _is_ours(path):
+        return None
+    with safe_open(str(path), framework="numpy") as file:
+        metadata = file.metadata()
+        stored = StoredEmbeddings(EmbeddingSpace(metadata["space"], int(metadata["dim"])), metadata["model"])
+        for modality, names in json.loads(metadata["items"]).items():
+            stored.add(modality, file.get_tensor(modality), names, file.get_tensor(f"{modality}.rows").tolist())
+    return stored

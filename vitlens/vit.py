@@ -1,0 +1,265 @@
+"""FrozenViT: one view over open_clip, timm and Hugging Face vision towers - tokens in, tokens or embedding out.
+
+A tower is taken apart into class token, registers, positions, blocks, norms and projection; its patch embedding is handed to
+the modality that wants it (`patch_embedding`), so that an encoder of another sensor does not carry it. Attention inside the
+blocks is the libraries' own `scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitlens.embed import ModEmbed
+from vitlens.errors import ModelError, OptionError
+
+Library = Literal["open_clip", "timm", "huggingface", "host"]
+
+
+@dataclass(frozen=True)
+class ViTSpec:
+    """Which ViT: enough to build its architecture without weights.
+
+    `name` is an architecture of the library ("ViT-L-14"; a timm model name; a transformers model type such as
+    "clip_vision_model"); `config` gives its numbers in the library's own words, and is needed for open_clip architectures that
+    are not built in and for Hugging Face ones. `skip_blocks` drops the first blocks (the rest is renumbered from 0).
+    Library "host" stands for a ViT that lives inside another model: only its geometry is known
+    (`config`: width, head_width, patches, patch_size), and a lens gives tokens for it.
+    """
+
+    name: str
+    library: Library = "open_clip"
+    config: dict[str, Any] | None = field(default=None, hash=False)
+    skip_blocks: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """Which parts of the ViT train beside ModEmbed and lens; by default none."""
+
+    class_token: bool = False
+    positions: bool = False
+    norm_pre: bool = False
+    first_blocks: int = 0
+    last_blocks: int = 0
+    everything: bool = False
+
+    def trains(self, name: str, depth: int) -> bool:
+        """Whether the parameter `name` of a FrozenViT with `depth` blocks trains under this plan."""
+        if self.everything:
+            return True
+        head, _, rest = name.partition(".")
+        if head == "blocks":
+            block = int(rest.partition(".")[0])
+            return block < self.first_blocks or block >= depth - self.last_blocks
+        return bool({"class_token": self.class_token, "positions": self.positions, "norm_pre": self.norm_pre}.get(head, False))
+
+
+class FrozenViT(nn.Module):
+    """Tokens [b, m, D] in, embedding [b, E] out. Frozen at birth; `freeze(plan)` names what trains.
+
+    `positions` holds a row per patch and, when `positions_cover_prefix`, first one per prefix token (class token, registers).
+    Other numbers of tokens than `patches` get resized positions, unless the blocks use rotary positions of a fixed grid.
+    """
+
+    class_token: nn.Parameter | None
+    registers: nn.Parameter | None
+    positions: nn.Parameter | None
+    proj: nn.Parameter | None
+    rope: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        blocks: Iterable[nn.Module],
+        width: int,
+        head_width: int,
+        patch_size: int,
+        image_size: int,
+        class_token: Tensor | None = None,
+        registers: Tensor | None = None,
+        positions: Tensor | None = None,
+        positions_cover_prefix: bool = True,
+        norm_pre: nn.Module | None = None,
+        norm_post: nn.Module | None = None,
+        norm_after_pool: bool = False,
+        pool: Literal["token", "average"] | nn.Module = "token",
+        head: nn.Module | None = None,
+        proj: Tensor | None = None,
+        rope: Tensor | None = None,
+        rope_per_block: bool = False,
+        patch: ModEmbed | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.head_width = head_width
+        self.patch_size = patch_size
+        self.image_size = image_size
+        self.patches = (image_size // patch_size) ** 2
+        self.positions_cover_prefix = positions_cover_prefix
+        self.norm_after_pool = norm_after_pool
+        self.gradient_checkpointing = False
+        self.register_parameter("class_token", _parameter(class_token, width, flat=True))
+        self.register_parameter("registers", _parameter(registers, width))
+        self.register_parameter("positions", _parameter(positions, width))
+        self.register_parameter("proj", None if proj is None else nn.Parameter(proj.detach()))
+        self.register_buffer("rope", rope, persistent=False)
+        self.rope_per_block = rope_per_block
+        self.norm_pre = norm_pre or nn.Identity()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm_post = norm_post or nn.Identity()
+        self.pool: Literal["token", "average", "module"] = "module" if isinstance(pool, nn.Module) else pool
+        self.pooler = pool if isinstance(pool, nn.Module) else None
+        self.head = head or nn.Identity()
+        self._block_arguments = _block_arguments(self.blocks[0]) if len(self.blocks) else {}
+        self._patch = (patch,)  # in a tuple: not a submodule, the encoder that takes it registers it
+        self.freeze(FreezePlan())
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patch tokens: class token and registers."""
+        return (self.class_token is not None) + (0 if self.registers is None else self.registers.shape[0])
+
+    @property
+    def embed_dim(self) -> int:
+        """Width E of the embedding."""
+        if self.proj is not None:
+            return self.proj.shape[1]
+        linears = [m for m in self.head.modules() if isinstance(m, nn.Linear)]
+        return linears[-1].out_features if linears else self.width
+
+    def patch_embedding(self) -> ModEmbed:
+        """The tower's own patch embedding [b, 3, h, w] -> [b, n, D], for modalities that look like pictures; a copy."""
+        patch = self._patch[0]
+        if patch is None:
+            raise OptionError("this ViT was built without its patch embedding")
+        return copy.deepcopy(patch)
+
+    def prepare(self, tokens: Tensor) -> Tensor:
+        """[b, m, D] -> [b, prefix + m, D]: prefix tokens and positions added, norm before the blocks."""
+        prefix = [] if self.class_token is None else [self.class_token.view(1, 1, -1)]
+        prefix += [] if self.registers is None else [self.registers.unsqueeze(0)]
+        count = tokens.shape[1]
+        if self.rope is not None and count != self.patches:
+            raise OptionError(f"this ViT has rotary positions for {self.patches} tokens, found {count}")
+        if self.positions is not None:
+            covered = self.prefix if self.positions_cover_prefix else 0
+            rows = resize_positions(self.positions, count, prefix=covered)
+            tokens = tokens + rows[covered:].to(tokens.dtype)
+            if covered:
+                prefix = [torch.cat(prefix, dim=1) + rows[:covered].to(prefix[0].dtype)]
+        expanded = [p.to(tokens.dtype).expand(tokens.shape[0], -1, -1) for p in prefix]
+        return self.norm_pre(torch.cat([*expanded, tokens], dim=1))
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        """[b, prefix + m, D] through the transformer blocks."""
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        for index, block in enumerate(self.blocks):
+            extra = dict(self._block_arguments)
+            if self.rope is not None:
+                extra["rope"] = self.rope[index] if self.rope_per_block else self.rope
+            out = checkpoint(block, x, use_reentrant=False, **extra) if recompute else block(x, **extra)
+            x = cast(Tensor, out[0] if isinstance(out, tuple) else out)
+        return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """[b, prefix + m, D] -> embedding [b, E], not normalised."""
+        if not self.norm_after_pool:
+            x = self.norm_post(x)
+        if self.pooler is not None:
+            x = self.pooler(x)
+        elif self.pool == "token":
+            x = x[:, 0]
+        else:
+            x = x[:, self.prefix :].mean(dim=1)
+        if self.norm_after_pool:
+            x = self.norm_post(x)
+        x = self.head(x)
+        return x if self.proj is None else x @ self.proj.to(x.dtype)
+
+    def forward_tokens(self, tokens: Tensor) -> Tensor:
+        """[b, m, D] -> the last block's tokens [b, prefix + m, D], before the final norm."""
+        return self.run_blocks(self.prepare(tokens))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.finish(self.forward_tokens(tokens))
+
+    def freeze(self, plan: FreezePlan) -> FrozenViT:
+        """Let exactly the parameters named by `plan` train; returns self."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(plan.trains(name, len(self.blocks)))
+        return self
+
+    def fork(self, plan: FreezePlan) -> FrozenViT:
+        """A second view for another sensor: shares every frozen tensor, has its own copy of what `plan` trains."""
+        shared: dict[int, Any] = {id(p): p for n, p in self.named_parameters() if not plan.trains(n, len(self.blocks))}
+        shared |= {id(b): b for b in self.buffers()}
+        return copy.deepcopy(self, shared).freeze(plan)
+
+
+def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
+    """Positions [prefix + n, D] for `count` patch tokens: bicubic with antialias over the square grid; the `prefix` rows stay.
+
+    A count that is no square is reached from the nearest square by nearest-neighbour steps, as the released weights were made.
+    """
+    rows = positions[prefix:]
+    if rows.shape[0] == count:
+        return positions
+    old, new = math.isqrt(rows.shape[0]), max(1, round(math.sqrt(count)))
+    if old * old != rows.shape[0]:
+        raise OptionError(f"{rows.shape[0]} positions are not a square grid, cannot resize them to {count}")
+    grid = rows.float().T.reshape(1, -1, old, old)
+    flat = F.interpolate(grid, size=(new, new), mode="bicubic", antialias=True).flatten(2)
+    if new * new != count:
+        flat = F.interpolate(flat, size=count, mode="nearest")
+    return torch.cat([positions[:prefix], flat[0].T.to(positions.dtype)])
+
+
+class HostViT(nn.Module):
+    """The geometry of a ViT that lives inside a host model (an MLLM); a lens built for it gives tokens, not embeddings."""
+
+    def __init__(self, *, name: str, width: int, head_width: int, patches: int, patch_size: int) -> None:
+        super().__init__()
+        self.name = name
+        self.width = width
+        self.head_width = head_width
+        self.patches = patches
+        self.patch_size = patch_size
+        self.image_size = math.isqrt(patches) * patch_size
+        self.blocks = nn.ModuleList()
+        self.embed_dim = width
+
+    def freeze(self, plan: FreezePlan) -> HostViT:
+        """Nothing to freeze: the host holds the weights."""
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        raise ModelError(
+            f"this lens makes tokens for the ViT of {self.name}, which is not part of it: use tokens(), or an adapter"
+        )
+
+
+def _parameter(tensor: Tensor | None, width: int, *, flat: bool = False) -> nn.Parameter | None:
+    """The towers' own shapes ([1, n, D], [D] ...) as [n, D], or [D] when `flat`; the storage stays shared."""
+    if tensor is None:
+        return None
+    return nn.Parameter(tensor.detach().reshape(-1) if flat else tensor.detach().reshape(-1, width))
+
+
+def _block_arguments(block: nn.Module) -> dict[str, Any]:
+    """transformers' CLIP blocks demand an attention mask by position; everybody else takes the tokens alone."""
+    parameter = inspect.signature(block.forward).parameters.get("attention_mask")
+    return {"attention_mask": None} if parameter is not None and parameter.default is parameter.empty else {}

@@ -1,0 +1,70 @@
+"""Zero-shot: class names and prompt templates become class vectors, sensors' embeddings are compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitlens.errors import OptionError
+
+if TYPE_CHECKING:
+    from vitlens.model import ViTLens
+
+DEFAULT_TEMPLATES = ("{}", "a photo of a {}.", "this is a {}.")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """n items against c labels: `scores` [n, c] are cosines, `probabilities` [n, c] their softmax at the CLIP temperature."""
+
+    labels: tuple[str, ...]
+    scores: Tensor
+    probabilities: Tensor
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """The k best labels of every item with their probabilities, best first."""
+        values, indices = self.probabilities.topk(min(k, len(self.labels)), dim=-1)
+        pairs = zip(values.tolist(), indices.tolist(), strict=True)
+        return [[(self.labels[i], v) for v, i in zip(row, where, strict=True)] for row, where in pairs]
+
+
+def fill_templates(label: str, templates: Sequence[str]) -> list[str]:
+    """Every template with `label` in the place of its braces.
+
+    Raises:
+        OptionError: a template without `{}`, or no template.
+    """
+    if not templates:
+        raise OptionError("templates: at least one prompt template is needed")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise OptionError(f"prompt template {template!r} must contain {{}} once, in the place of the label")
+    return [template.replace("{}", label) for template in templates]
+
+
+def class_vectors(
+    model: ViTLens, labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES, *, batch_size: int = 256
+) -> Tensor:
+    """One vector per class [c, E]: each prompt's embedding is normalised, their mean over the templates is normalised again.
+
+    Raises:
+        OptionError: no labels, an empty or repeated one, or a template without its braces.
+    """
+    if isinstance(labels, str) or not labels:
+        raise OptionError("labels: a list of at least one class name is needed")
+    if len(set(labels)) != len(labels) or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise OptionError("labels: class names must be different, non-empty strings")
+    prompts = [prompt for label in labels for prompt in fill_templates(label, templates)]
+    embeddings = model.encode({"text": prompts}, batch_size=batch_size)["text"]
+    return F.normalize(embeddings.unflatten(0, (len(labels), -1)).mean(dim=1), dim=-1)
+
+
+def classify_embeddings(embeddings: Tensor, labels: Sequence[str], vectors: Tensor, *, logit_scale: float) -> Classification:
+    """Compare normalised embeddings [n, E] with class vectors [c, E]."""
+    scores = embeddings.float() @ vectors.float().T
+    return Classification(tuple(labels), scores, torch.softmax(logit_scale * scores, dim=-1))
