@@ -1,0 +1,367 @@
+"""EEG: volts of named channels become one window of 512 samples, a token each.
+
+Preprocessing follows ViT-Lens (arXiv 2311.16081) on the ImageNet-EEG recordings (Spampinato et al., CVPR 2017): 128 channels at
+1 kHz, the first 20 ms after the picture are left out, 440 samples are stretched to 512.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitlens.embed import ModEmbed
+from vitlens.errors import InputError, OptionError
+from vitlens.lens import PerceiverConfig
+from vitlens.modalities import eeg_files as files
+from vitlens.modalities.eeg_files import ACCEPTED, UNITS, Montage, Recording, plain
+from vitlens.modality import Modality, Sample, register_modality
+from vitlens.sources import is_array, is_path, load_npy, local_file, name_of, suffix_of, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vitlens.vit import FrozenViT
+
+FULL = 0.97
+"""The data set keeps trials that miss up to 10 of the window's 440 samples, and stretches them."""
+JITTER, NOISE = 0.02, 0.05
+"""Augmentation: seconds by which the window moves, and noise in standard deviations of the window."""
+
+
+@register_modality
+@dataclass(frozen=True)
+class EEG(Modality):
+    """Electroencephalogram: `channels` electrodes, one window of a recording, in the order of `names`.
+
+    Channels are found by name, whatever order the file has (case, dots, a leading "EEG" and a trailing "-REF" do not count).
+    Without `names` the file's own order is taken, and it must hold exactly `channels` EEG channels.
+    """
+
+    name = "eeg"
+    unit = "volts, float32 [channels, samples], with channel names and rate in hertz"
+    accepts = ACCEPTED
+    extensions = ("edf", "bdf", "vhdr", "fif", "set", "cnt", "npy", "npz")  # cnt: MNE only reads it, so no test of ours does
+    default_lens = PerceiverConfig(depth=1)
+
+    channels: int = 128
+    names: Sequence[str] | None = None
+    """The model's channels, in its order."""
+    rate: float = 1000.0
+    """Hertz to which recordings of another rate are resampled."""
+    window: Sequence[float] = (0.02, 0.46)
+    """Seconds after the sample's start."""
+    samples: int = 512
+    """Points to which the window is stretched, both ends included."""
+    band: Sequence[float] | None = None
+    """Band-pass in hertz: second-order Butterworth, forward and backward. The published data are of 5 to 95 Hz."""
+    standardize: bool = True
+    """Whether every channel is given mean 0 and deviation 1 over the whole recording, unless it already is."""
+    short: Literal["error", "stretch"] = "error"
+    """What becomes of a window of which less than 97 % was recorded."""
+    window_size: int = 1
+    """Samples per token."""
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for option in ("channels", "samples", "window_size", "stride"):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"eeg: {option} must be a whole number of 1 or more, found {value!r}")
+        if self.window_size > self.samples:
+            raise OptionError(f"eeg: window_size {self.window_size} is larger than samples {self.samples}")
+        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 10 <= self.rate <= 100_000:
+            raise OptionError(f"eeg: rate must be 10 to 100000 hertz, found {self.rate!r}")
+        if self.short not in ("error", "stretch"):
+            raise OptionError(f"eeg: short must be 'error' or 'stretch', found {self.short!r}")
+        if not isinstance(self.standardize, bool):
+            raise OptionError(f"eeg: standardize must be true or false, found {self.standardize!r}")
+        object.__setattr__(self, "window", _interval("window", self.window, 0, math.inf))
+        if round(self.window[1] * self.rate) - round(self.window[0] * self.rate) < 2:
+            raise OptionError(f"eeg: window {list(self.window)} holds less than two samples at {self.rate} Hz")
+        if self.band is not None:
+            object.__setattr__(self, "band", _interval("band", self.band, 1e-3, self.rate / 2))
+        if self.names is not None:
+            object.__setattr__(self, "names", _names_option(self.names, self.channels))
+
+    def options(self) -> dict[str, Any]:
+        """The constructor options, as JSON types."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in super().options().items()}
+
+    def read(
+        self,
+        source: Any,
+        *,
+        rate: float | None = None,
+        channels: Sequence[str] | None = None,
+        unit: str = "V",
+        start: float = 0.0,
+        epoch: int = 0,
+        format: str | None = None,
+        key: str | None = None,
+    ) -> Sample:
+        """Read a recording as float32 [channels, samples] in volts, its channels picked and ordered by name.
+
+        `start` says where the sample begins, in seconds from the recording's first sample; in a file of epochs, from the event of
+        epoch number `epoch`. `channels` names the rows of an array. `unit` is that of an array's values (a file's own units are
+        known; another `unit` than "V" scales them further, for files that state theirs wrongly); "standardized" values have mean
+        0 and deviation 1 per channel and are left as they are. `rate` belongs to an array; of a recording it is only checked.
+        `key` names the array of an .npz.
+
+        Raises:
+            InputError: missing, empty or truncated, lacks channels, flat, not finite, not of its unit, an array without rate ...
+            OptionError: an unknown `unit`, or a `start` or `epoch` that is no number.
+        """
+        _check_options(unit, start, epoch)
+        rate = None if rate is None else files.checked_rate(rate, source)
+        recording = self._recording(source, rate, channels, epoch, format, key)
+        data, start = files.checked_volts(recording.data, unit, source), start + recording.before
+        seconds = data.shape[1] / recording.rate
+        if not 0 <= start < seconds:
+            raise InputError(name_of(source), f"start {start:g} s is outside its {seconds:g} s", ACCEPTED)
+        info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(start)}
+        return Sample(data, name_of(source), info)
+
+    def _recording(
+        self, source: Any, rate: float | None, names: Sequence[str] | None, epoch: int, format: str | None, key: str | None
+    ) -> Recording:
+        """The model's channels of whatever `source` is."""
+        montage = Montage(self.channels, self.names)
+        if is_array(source):
+            return files.from_array(to_array(source), source, names, rate, montage)
+        with local_file(source, accepted=ACCEPTED, extensions=self.extensions, format=format) as path:
+            if suffix_of(path) in ("npy", "npz"):
+                return files.from_array(load_npy(path, source, ACCEPTED, key=key), source, names, rate, montage)
+            if suffix_of(path) == "vhdr" and not is_path(source):
+                raise InputError(
+                    name_of(source), "a BrainVision header without the files beside it", f"{ACCEPTED}; give its path"
+                )
+            recording = files.from_file(path, source, epoch, montage)
+        own = files.checked_rate(recording.rate, source)
+        if rate is not None and abs(rate - own) > 1e-6 * own:
+            raise InputError(name_of(source), f"a file of {own:g} Hz, but rate={rate:g}", f"{ACCEPTED}; leave rate= out")
+        return recording
+
+    def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
+        """One window [channels, samples]; to train, one that starts up to 20 ms earlier or later, with a little noise.
+
+        Raises:
+            InputError: less than 97 % of the window was recorded, and `short` is not "stretch".
+        """
+        data, rate = np.asarray(sample.data), float(sample.info["rate"])
+        begin = round(sample.info.get("start", 0.0) * self.rate)
+        first, last = (begin + round(edge * self.rate) for edge in self.window)
+        total = math.ceil(data.shape[1] * self._speed(rate))
+        files.check_size(len(data), total, sample.source)
+        there = max(0, min(last, total) - first)
+        if there < FULL * (last - first) and (self.short == "error" or there < 2):
+            found = f"{there} of the {last - first} samples from {self.window[0]:g} to {self.window[1]:g} s after its start"
+            raise InputError(sample.source, found, "a longer recording, or the option short='stretch'")
+        if train:
+            reach = round(JITTER * self.rate)
+            shift = int(torch.randint(-min(reach, first), max(0, min(reach, total - last)) + 1, ()))
+            first, last = first + shift, last + shift
+        step = max(1, (1 << 23) // max(total, data.shape[1]))  # channels at a time, for the sake of memory
+        standardized = sample.info.get("unit") == "standardized"
+        parts = [self._window(data[i : i + step], rate, first, last, standardized) for i in range(0, len(data), step)]
+        window = torch.from_numpy(np.concatenate(parts))
+        return window + NOISE * window.std() * torch.randn_like(window) if train else window
+
+    def _speed(self, rate: float) -> Fraction:
+        return (Fraction(self.rate) / Fraction(rate)).limit_denominator(10_000)
+
+    def _window(self, data: np.ndarray, rate: float, first: int, last: int, standardized: bool) -> np.ndarray:
+        """Samples `first` to `last`, at the model's rate, of some channels, stretched to float32 [c, samples]."""
+        data, speed = data.astype(np.float64), self._speed(rate)
+        if speed != 1:
+            from scipy.signal import resample_poly
+
+            # Without the electrode's offset, which is a thousand times the EEG: the filter's ripple would show it.
+            offset = data.mean(axis=1, keepdims=True)
+            data = resample_poly(data - offset, speed.numerator, speed.denominator, axis=1, padtype="line") + offset
+        if self.band is not None:
+            from scipy.signal import butter, sosfiltfilt
+
+            sections = butter(2, self.band, "bandpass", fs=self.rate, output="sos")
+            data = sosfiltfilt(sections, data, axis=1, padlen=min(15, data.shape[1] - 1))
+        if self.standardize and not standardized:
+            deviation = data.std(axis=1, keepdims=True)
+            data = (data - data.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+        return _stretch(data[:, first:last], self.samples).astype(np.float32)
+
+    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+        """One convolution over time: [b, channels, samples] -> [b, n, width], positions included."""
+        return EEGEmbed(
+            channels=self.channels, samples=self.samples, width=width, window_size=self.window_size, stride=self.stride
+        )
+
+    def example(self, seed: int = 0) -> Sample:
+        """A second at 1 kHz after a picture: 1/f background, alpha at the back of the head, and the answer to the picture."""
+        rng, rate = np.random.default_rng(seed), 1000.0
+        names, places = _electrodes(self.names, self.channels)
+        time = np.arange(round(rate * max(1.0, self.window[1] + 0.1))) / rate
+        centres = rng.standard_normal((10, 3))
+        spread = np.exp(-(((places[:, None] - centres / np.linalg.norm(centres, axis=1, keepdims=True)) / 0.9) ** 2).sum(-1))
+        noise = spread @ rng.standard_normal((10, len(time))) + 0.25 * rng.standard_normal((len(names), len(time)))
+        frequency = np.fft.rfftfreq(len(time), 1 / rate)
+        noise = np.fft.irfft(np.fft.rfft(noise) / np.maximum(frequency, 0.7) ** 0.8, len(time))
+        back = np.clip(-places[:, 1:2], 0, 1)  # in units of the head's radius, y points to the nose
+        alpha = back * np.sin(2 * np.pi * rng.uniform(9, 11) * time + rng.uniform(0, 2 * np.pi)) * (1 + 0.4 * np.sin(4 * time))
+        bumps = zip((1, -1.6, 2), (0.10, 0.17, 0.32), (0.02, 0.025, 0.06), strict=True)
+        evoked = back * sum(a * np.exp(-(((time - t - rng.normal(0, 0.006)) / w) ** 2)) for a, t, w in bumps)
+        noise /= 0.5 * noise.std() + 0.5 * noise.std(axis=1, keepdims=True)
+        microvolts = 10 * noise + 6 * alpha + 7 * evoked
+        info = {"rate": rate, "channels": names, "unit": "V", "start": 0.0}
+        return Sample((1e-6 * microvolts).astype(np.float32), f"<synthetic eeg {seed}>", info)
+
+    def write(self, sample: Sample, folder: Path, stem: str) -> Path:
+        """Write a .fif recording, which keeps volts in float32.
+
+        Raises:
+            InputError: the sample is standardized; a recording holds volts.
+        """
+        import mne
+
+        if sample.info.get("unit") == "standardized":
+            raise InputError(sample.source, "standardized values", "a sample in volts, as recordings are")
+        names = list(sample.info.get("channels") or [f"EEG{i + 1:03d}" for i in range(len(sample.data))])
+        path = Path(folder) / f"{stem}_raw.fif"
+        with mne.use_log_level("ERROR"):
+            info = mne.create_info(names, float(sample.info["rate"]), "eeg")
+            mne.io.RawArray(np.asarray(sample.data, np.float64), info).save(path, fmt="single", overwrite=True)
+        return path
+
+    def describe(self, sample: Sample) -> dict[str, str]:
+        """Channels, rate (Hz), duration (s), root mean square (microvolts) and where the sample starts."""
+        data, names = np.asarray(sample.data, np.float64), list(sample.info.get("channels") or [])
+        rms = float(data.std(axis=1).mean())
+        listed = f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
+        flat = int((np.ptp(data, axis=1) == 0).sum())
+        return {
+            "channels": f"{len(data)}{listed}" + (f", {flat} of them flat" if flat else ""),
+            "rate": f"{sample.info['rate']:g} Hz",
+            "duration": f"{data.shape[1] / sample.info['rate']:.3g} s",
+            "rms": f"{rms:.2f} (standardized)" if sample.info.get("unit") == "standardized" else f"{1e6 * rms:.1f} microvolts",
+            "start": f"{sample.info.get('start', 0.0):g} s",
+        }
+
+    def steps(self) -> list[str]:
+        """The preprocessing in words."""
+        return [
+            f"pick {self.channels} channels" + (" by name, in the model's order" if self.names else " in the file's order"),
+            f"resample to {self.rate:g} Hz",
+            *([f"band-pass {self.band[0]:g} to {self.band[1]:g} Hz"] if self.band else []),
+            *(["subtract every channel's mean and divide by its deviation over the recording"] if self.standardize else []),
+            f"cut {1000 * self.window[0]:g} to {1000 * self.window[1]:g} ms after the start",
+            f"stretch to {self.samples} samples",
+        ]
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        """Up to 16 channels one above the other, over seconds, with a bar for the scale."""
+        rate, begin = sample.info["rate"], sample.info.get("start", 0.0)
+        offset = int(begin * rate)
+        data = np.asarray(sample.data, np.float64)[:, offset : offset + max(2, int(4 * rate))]
+        rows = np.unique(np.linspace(0, len(data) - 1, min(16, len(data))).round().astype(int))
+        traces = data[rows] - np.median(data[rows], axis=1, keepdims=True)
+        names = list(sample.info.get("channels") or map(str, range(1, len(data) + 1)))
+        gap = 4 * float(np.median(traces.std(axis=1))) or float(np.abs(traces).max()) or 1.0
+        seconds = begin + np.arange(traces.shape[1]) / rate
+        for i, trace in enumerate(traces):
+            axes.plot(seconds, trace - i * gap, linewidth=0.7, color=f"C{i % 10}")
+        axes.set_yticks([-i * gap for i in range(len(rows))], [names[row] for row in rows])
+        axes.set_xlim(begin, begin + len(seconds) / rate)
+        axes.set_ylim(-len(rows) * gap, gap)
+        axes.set_xlabel("time (s)")
+        standardized = sample.info.get("unit") == "standardized"
+        bar = 10.0 ** math.floor(math.log10(gap))
+        bar *= 5 if gap >= 5 * bar else 2 if gap >= 2 * bar else 1
+        label = f"{bar:g} deviations" if standardized else f"{1e6 * bar:g} microvolts"
+        axes.plot([1.01, 1.01], [gap - bar, gap], color="black", linewidth=2, transform=axes.get_yaxis_transform(), clip_on=False)
+        axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=axes.get_yaxis_transform())
+
+
+class EEGEmbed(ModEmbed):
+    """A convolution over time across all channels: [b, channels, samples] -> tokens [b, n, d], with learned positions."""
+
+    input_ndim = 3
+
+    def __init__(self, *, channels: int, samples: int, width: int, window_size: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.pos_emb = nn.Parameter(torch.randn((samples - window_size) // stride + 1, width) * width**-0.5)
+        self.proj = nn.Conv1d(channels, width, kernel_size=window_size, stride=stride)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.proj(x.to(self.proj.weight.dtype)).transpose(1, 2), self.pos_emb
+
+
+def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    numbers = isinstance(value, list | tuple) and len(value) == 2
+    if not numbers or any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in value):
+        raise OptionError(f"eeg: {option} must be two numbers [from, to], found {value!r}")
+    if not low <= value[0] < value[1] or value[1] >= high:
+        raise OptionError(f"eeg: {option} must rise from {low:g} or more to less than {high:g}, found {list(value)}")
+    return float(value[0]), float(value[1])
+
+
+def _names_option(names: Any, channels: int) -> tuple[str, ...]:
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and plain(name) for name in names):
+        raise OptionError(f"eeg: names must be a list of channel names, found {names!r:.80}")
+    if len(names) != channels:
+        raise OptionError(f"eeg: names lists {len(names)} channels, but channels is {channels}")
+    if len({plain(name) for name in names}) != len(names):
+        raise OptionError("eeg: names holds a channel twice")
+    return tuple(names)
+
+
+def _check_options(unit: Any, start: Any, epoch: Any) -> None:
+    if unit not in UNITS:
+        raise OptionError(f"eeg: unit must be one of {', '.join(UNITS)}, found {unit!r}")
+    if isinstance(start, bool) or not isinstance(start, int | float | np.number) or not math.isfinite(start):
+        raise OptionError(f"eeg: start must be seconds into the recording, found {start!r}")
+    if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer):
+        raise OptionError(f"eeg: epoch must be a whole number, found {epoch!r}")
+
+
+def _stretch(data: np.ndarray, samples: int) -> np.ndarray:
+    """Linear interpolation along time to `samples` points, both ends included."""
+    position = np.linspace(0, data.shape[1] - 1, samples)
+    left = np.minimum(position.astype(int), data.shape[1] - 2)
+    return data[:, left] + (position - left) * (data[:, left + 1] - data[:, left])
+
+
+def _electrodes(names: Sequence[str] | None, channels: int) -> tuple[list[str], np.ndarray]:
+    """Names and places [channels, 3] on the unit sphere (x to the right, y to the nose), of the 10-05 system where known."""
+    known = _electrode_places()
+    if names is None:
+        system = [
+            name for name in known if not name.endswith("h") and name not in ("T3", "T4", "T5", "T6", "M1", "M2", "A1", "A2")
+        ]
+        first = min(channels, 86)  # the 10-10 system; after it come the places between
+        names = [system[i] for i in np.linspace(0, 85, first).round().astype(int)]
+        names += [
+            system[i] for i in np.linspace(86, len(system) - 1, min(channels - first, len(system) - 86)).round().astype(int)
+        ]
+        names += [f"E{i + 1}" for i in range(len(names), channels)]
+    turn = np.arange(len(names)) * 2.4
+    height = np.linspace(0.9, -0.3, len(names))
+    places = np.stack([np.cos(turn) * np.sqrt(1 - height**2), np.sin(turn) * np.sqrt(1 - height**2), height], axis=1)
+    for i, name in enumerate(names):
+        if name in known:
+            places[i] = known[name] / np.linalg.norm(known[name])
+    return list(names), places
+
+
+@cache
+def _electrode_places() -> dict[str, np.ndarray]:
+    import mne
+
+    with mne.use_log_level("ERROR"):
+        return mne.channels.make_standard_montage("standard_1005").get_positions()["ch_pos"]

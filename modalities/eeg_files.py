@@ -1,0 +1,248 @@
+"""EEG from files and arrays: volts of the channels that were asked for by name, or one clear InputError.
+
+MNE reads the recordings. What it would read silently - a file that ends early, microvolts taken for volts - is caught here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitlens.errors import InputError, MissingDependencyError
+from vitlens.sources import decoding, name_of, numeric, suffix_of
+
+ACCEPTED = (
+    "an EEG recording (edf, bdf, fif, set, cnt, BrainVision by its vhdr), or an npy/npz file, array or tensor "
+    "[channels, samples] with rate= in hertz and unit= 'V', 'mV', 'uV' or 'standardized'"
+)
+UNITS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "standardized": 1.0}
+LARGEST, SMALLEST = 0.01, 1e-8
+"""Volts between which the typical deflection of an EEG must lie; real ones are tens of microvolts."""
+MAX_VALUES = 1 << 29
+VOLTS = ("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "bio")
+"""MNE's kinds of channels that are measured in volts."""
+NOT_EEG = re.compile(r"eog|[hv]eo|ecg|ekg|emg|sti|status|trig|misc|resp|gsr|mark|event|annot|photic|pulse|spo2|acc")
+"""Plain names of channels that lie beside the EEG in formats that do not say what kind a channel is."""
+OLD_NAMES = {"t7": "t3", "t8": "t4", "p7": "t5", "p8": "t6", "t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
+"""The same places in the 10-20 system of 1958 and in today's."""
+
+
+class Recording(NamedTuple):
+    """Channels of a recording: values [channels, samples], names, rate (hertz), seconds from the first sample to time zero."""
+
+    data: np.ndarray
+    names: list[str]
+    rate: float
+    before: float = 0.0
+
+
+class Montage(NamedTuple):
+    """The channels a model takes: how many, and which in which order (None: whatever the recording has)."""
+
+    channels: int
+    names: Sequence[str] | None
+
+    def places(self, names: list[str], source: Any) -> list[int]:
+        """Where this montage's channels are among `names`.
+
+        Raises:
+            InputError: some are missing (close matches are listed) or not unique; without names of its own: another number.
+        """
+        if self.names is None:
+            found = [i for i, name in enumerate(names) if not NOT_EEG.match(plain(name))]
+            if len(found) != self.channels:
+                listed = ", ".join(names[i] for i in found[:8]) + (", ..." if len(found) > 8 else "")
+                advice = f"{ACCEPTED}; {self.channels} channels, or say which with the option names=[...]"
+                raise InputError(name_of(source), f"{len(found)} EEG channels ({listed or 'none'})", advice)
+            return found
+        known: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            known.setdefault(plain(name), []).append(i)
+        found_by_name = [(name, known.get(plain(name), [])) for name in self.names]
+        missing = [_with_close_matches(name, names) for name, found in found_by_name if not found]
+        if missing:
+            listed = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
+            raise InputError(name_of(source), f"no channel {listed}", f"{ACCEPTED}; all {self.channels} channels of the model")
+        doubled = [name for name, found in found_by_name if len(found) > 1]
+        if doubled:
+            raise InputError(name_of(source), f"more than one channel {', '.join(doubled[:8])}", ACCEPTED)
+        return [found[0] for _, found in found_by_name]
+
+
+def plain(name: str) -> str:
+    """A channel's name without case, dots, blanks, and what EDF writers add to it ("EEG Fp1.-REF")."""
+    name = re.sub(r"[.\s]", "", re.sub(r"^\s*eeg[\s_]+", "", name.lower()))
+    return re.sub(r"-(ref|le)$", "", name)
+
+
+def _with_close_matches(name: str, names: list[str]) -> str:
+    by_plain = {plain(other): other for other in names}
+    old = OLD_NAMES.get(plain(name), "")
+    close = [old] if old in by_plain else difflib.get_close_matches(plain(name), by_plain, n=2)
+    return f"{name} (close: {', '.join(by_plain[match] for match in close)})" if close else name
+
+
+def from_array(array: np.ndarray, source: Any, names: Sequence[str] | None, rate: float | None, montage: Montage) -> Recording:
+    """The montage's channels of an array whose rows are called `names`."""
+    name = name_of(source)
+    if array.ndim != 2:
+        raise InputError(name, f"an array of shape {list(array.shape)}", f"{ACCEPTED}; one recording at a time")
+    check_size(array.shape[0], array.shape[1], source)
+    rows = numeric(array, source, ACCEPTED).shape[0]
+    if rate is None:
+        raise InputError(name, "an array without its rate", f"{ACCEPTED}; for example rate=1000")
+    if names is not None:
+        if isinstance(names, str) or len(names) != rows or not all(isinstance(n, str) for n in names):
+            raise InputError(name, f"{rows} rows, but channels={names!r:.80}", f"{ACCEPTED}; one name per row")
+        places = montage.places(list(names), source)
+        return Recording(array[places], [names[i] for i in places], rate)
+    if rows != montage.channels and array.shape[1] == montage.channels:
+        raise InputError(name, f"{rows} rows of {montage.channels} values", f"{ACCEPTED}; transpose it (array.T)")
+    if rows != montage.channels:
+        found = f"{rows} rows, but the model takes {montage.channels} channels"
+        raise InputError(name, found, f"{ACCEPTED}; say what the rows are with channels=[...]")
+    if montage.names is not None:
+        found = "rows without names, but the model orders its channels by name"
+        raise InputError(name, found, f"{ACCEPTED}; say what the rows are with channels=[...]")
+    return Recording(array, [], rate)
+
+
+def from_file(path: Path, source: Any, epoch: int, montage: Montage) -> Recording:
+    """The montage's channels of a recording or of one of its epochs, in volts, read by MNE."""
+    import mne
+
+    with decoding(source, ACCEPTED), mne.use_log_level("ERROR"):
+        _check_complete(path, source)
+        recording = _open(path, source)
+        kinds, before = recording.get_channel_types(), 0.0
+        measured = [i for i, kind in enumerate(kinds) if kind in VOLTS]
+        if not measured:
+            raise InputError(name_of(source), f"no EEG channels, only {', '.join(sorted(set(kinds)))}", ACCEPTED)
+        places = montage.places([recording.ch_names[i] for i in measured], source)
+        picked = [measured[i] for i in places]
+        if isinstance(recording, mne.BaseEpochs):
+            if not -len(recording) <= epoch < len(recording):
+                raise InputError(name_of(source), f"epoch {epoch} of {len(recording)}", f"{ACCEPTED}; epochs count from 0")
+            recording, before = recording[epoch], -float(recording.tmin)
+        check_size(len(picked), len(recording.times), source)
+        data = recording.get_data(picks=picked)
+        names = [recording.ch_names[i] for i in picked]
+        return Recording(data[0] if data.ndim == 3 else data, names, float(recording.info["sfreq"]), before)
+
+
+def _open(path: Path, source: Any) -> Any:
+    """An MNE Raw or Epochs."""
+    import mne
+
+    try:
+        return mne.io.read_raw(path, verbose="ERROR")
+    except (TypeError, ValueError) as error:
+        if suffix_of(path) == "set" and isinstance(error, TypeError):  # MNE's answer to a set of several trials
+            return mne.read_epochs_eeglab(path, verbose="ERROR")
+        if suffix_of(path) == "fif" and "No raw data" in str(error):
+            return mne.read_epochs(path, preload=False, verbose="ERROR")
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"{name_of(source)} needs {error.name}: pip install {error.name}") from error
+
+
+def check_size(channels: int, samples: int, source: Any) -> None:
+    """Refuse what would take more than 4 GiB to hold."""
+    if channels * samples > MAX_VALUES:
+        raise InputError(name_of(source), f"{channels} channels of {samples} samples", f"{ACCEPTED}; cut it into parts")
+
+
+def checked_rate(rate: Any, source: Any) -> float:
+    """`rate` as hertz."""
+    number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
+    if not number or not 1 <= rate <= 100_000:
+        raise InputError(name_of(source), f"a rate of {rate!r}", f"{ACCEPTED}; rates of 1 to 100000 Hz")
+    return float(rate)
+
+
+def checked_volts(data: np.ndarray, unit: str, source: Any) -> np.ndarray:
+    """`data`, given in `unit`, as finite float32 volts (or standardized) whose deflections are those of an EEG."""
+    name = name_of(source)
+    numeric(data, source, ACCEPTED)
+    if (data == data[:, :1]).all():
+        raise InputError(name, "a flat recording: every channel is constant", ACCEPTED)
+    with np.errstate(over="ignore"):
+        data = np.ascontiguousarray(data.astype(np.float64) * UNITS[unit], dtype=np.float32)
+    if not np.isfinite(data).all():
+        raise InputError(name, "values beyond the range of float32", ACCEPTED)
+    deflection = _typical_deflection(data)
+    if unit == "standardized":
+        if not 1e-3 <= deflection <= 1e3:
+            raise InputError(name, f"values that deviate by {deflection:.2g}, not by about 1", f"{ACCEPTED}; say their unit=")
+    elif deflection > LARGEST:
+        right, word = ("uV", "microvolts") if deflection > 1 else ("mV", "millivolts")
+        advice = f"; say unit='{right}', or 'standardized'" if unit == "V" else ""
+        raise InputError(name, f"deflections of {deflection:.2g} V, probably {word}", ACCEPTED + advice)
+    elif deflection < SMALLEST:
+        raise InputError(name, f"deflections of {deflection:.2g} V, too small for an EEG in {unit}", ACCEPTED)
+    return data
+
+
+def _typical_deflection(data: np.ndarray) -> float:
+    """Median distance of live channels from their own median, so that electrode offsets and flat channels do not count."""
+    data = data[:, :: max(1, data.shape[1] // 10_000)].astype(np.float64)
+    distances = np.median(np.abs(data - np.median(data, axis=1, keepdims=True)), axis=1)
+    live = distances[distances > 0]
+    return float(np.median(live)) if live.size else float(np.ptp(data, axis=1).max())
+
+
+def _check_complete(path: Path, source: Any) -> None:
+    """Refuse what MNE would read silently as far as it goes: EDF, BDF and BrainVision files shorter than their headers say."""
+    if suffix_of(path) == "vhdr":
+        there, stated = _brainvision_samples(path, source)
+        found = f"a truncated recording: {there:g} samples of {stated:g} or more"
+    else:
+        there, stated = _edf_bytes(path)
+        found = f"a truncated file: {there} of {stated} bytes"
+    if there < stated:
+        raise InputError(name_of(source), found, ACCEPTED)
+
+
+def _edf_bytes(path: Path) -> tuple[int, int]:
+    """How many bytes an EDF or BDF file has, and how many its header announces (0 where it does not say)."""
+    sample_bytes = {"edf": 2, "bdf": 3}.get(suffix_of(path))
+    with path.open("rb") as file:
+        head = file.read(256)
+        fields = [head[184:192], head[236:244], head[252:256]]
+        if sample_bytes is None or not all(field.strip().isdigit() for field in fields):  # -1 records: it is still running
+            return 0, 0
+        header, records, signals = map(int, fields)
+        file.seek(256 + 216 * signals)
+        counts = file.read(8 * signals)
+    if len(counts) < 8 * signals:
+        return path.stat().st_size, header
+    per_record = sum(int(counts[8 * i : 8 * i + 8]) for i in range(signals))
+    return path.stat().st_size, header + records * per_record * sample_bytes
+
+
+def _brainvision_samples(path: Path, source: Any) -> tuple[float, float]:
+    """How many samples the data file of a BrainVision header has, and how many header and markers speak of."""
+    text = _brainvision_text(path)
+    entries = dict(re.findall(r"^(\w+)=(.*?)\s*$", text, re.MULTILINE))
+    data = path.parent / entries.get("DataFile", "").replace("$b", path.stem)
+    if "DataFile" in entries and not data.is_file():
+        raise InputError(name_of(source), f"its data file {data.name} is not beside it", ACCEPTED)
+    width = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(entries.get("BinaryFormat", ""))
+    if width is None or not entries.get("NumberOfChannels", "").isdigit() or int(entries["NumberOfChannels"]) == 0:
+        return 0, 0
+    there = data.stat().st_size / (width * int(entries["NumberOfChannels"]))
+    markers = path.parent / entries.get("MarkerFile", "").replace("$b", path.stem)
+    marks = re.findall(r"^Mk\d+=[^,]*,[^,]*,(\d+)", _brainvision_text(markers), re.MULTILINE) if markers.is_file() else []
+    points = entries.get("DataPoints", "0")
+    return there, max(math.ceil(there), int(points) if points.isdigit() else 0, *map(int, marks))
+
+
+def _brainvision_text(path: Path) -> str:
+    content = path.read_bytes()
+    return content.decode("utf-8" if b"UTF-8" in content else "latin-1", errors="replace")
