@@ -133,8 +133,10 @@ def decoding(source: Any, accepted: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (MemoryError, ImportError):
+    except ImportError:
         raise
+    except MemoryError as error:  # nearly always a damaged size in a header
+        raise InputError(name_of(source), "asks for more memory than there is: damaged, or too large", accepted) from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(name_of(source), f"cannot be decoded ({reason[:200]})", accepted) from error

@@ -237,6 +237,13 @@ def test_a_cut_off_map_is_never_half_read(kind, tmp_path):
     np.testing.assert_array_equal(depth.read(path, **options).data, data)
 
 
+def test_a_header_that_claims_petabytes_is_refused():
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**6)})
+    with pytest.raises(InputError, match="more memory"):
+        depth.read(header.getvalue() + bytes(100), format="npy")
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 @settings(max_examples=60, deadline=None)
 @given(

@@ -1,0 +1,321 @@
+"""Depth: a map in metres and its camera, as disparity in pixels, through a one-channel patch embedding.
+
+Depth becomes disparity in one place (`to_disparity`): disparity = baseline * focal length / depth. The pixel values that
+ViT-Lens's released weights know are disparities of a Kinect (arXiv 2311.16081), normalised with SUN RGB-D's statistics.
+
+About the factor of 8: SUN RGB-D stores millimetres rotated left by three bits. The released conversion seems not to have
+undone that: its statistics fit depths eight times too large. This is inferred from the numbers (and reported by a user of the
+reference), not proven. `metres_factor=8.0`, which the cards of the released weights set, brings true metres to what those
+weights saw; for weights of your own leave it at 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from vitlens.embed import PatchEmbed
+from vitlens.errors import InputError, OptionError
+from vitlens.modalities.depth_files import EXTENSIONS, ONE_CHANNEL, load_map
+from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_size, check_whole, resize_map
+from vitlens.modality import Modality, Sample, register_modality
+from vitlens.sources import decoding, is_array, local_file, name_of, numeric, suffix_of, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vitlens.vit import FrozenViT
+
+KINECT_FOCAL_LENGTH = 518.857901
+KINECT_BASELINE = 0.075
+"""Kinect v1 at 640 x 480: pixels; metres between projector and camera (NYU Depth v2's calibration)."""
+
+Kind = Literal["depth", "disparity"]
+
+
+def to_disparity(
+    metres: Tensor, *, focal_length: float, baseline: float, factor: float = 1.0, near: float = 0.01, far: float = 50.0
+) -> Tensor:
+    """Depth in metres -> disparity in pixels: baseline * focal length / depth, the depth times `factor` and within near..far.
+
+    Missing pixels (0) end at `near`, that is at the largest disparity, as in the released training data.
+    """
+    return baseline * focal_length / (metres * factor).clamp(near, far)
+
+
+@register_modality
+@dataclass(frozen=True, kw_only=True)
+class Depth(Modality):
+    """Depth maps as normalised disparity; see the head of this file for `metres_factor`.
+
+    `focal_length` (pixels, at the size of the map) and `baseline` (metres) are used for samples without a camera of their own.
+    `near`, `far` bound depth in metres, `min_disparity`, `max_disparity` disparity in pixels; `mean` and `std` are those of
+    disparity / max_disparity. `antialias` smooths while shrinking: the weights were trained without.
+    """
+
+    size: int = 224
+    focal_length: float = KINECT_FOCAL_LENGTH
+    baseline: float = KINECT_BASELINE
+    metres_factor: float = 1.0
+    near: float = 0.01
+    far: float = 50.0
+    max_disparity: float = 75.0
+    min_disparity: float = 0.01
+    mean: float = 0.0418
+    std: float = 0.0295
+    antialias: bool = False
+
+    name: ClassVar[str] = "depth"
+    unit: ClassVar[str] = "metres, float32 [h, w], with focal length in pixels and baseline in metres"
+    accepts: ClassVar[str] = "a depth map: npy, npz, 16-bit or float png/tiff, exr, pfm, or an array [h, w]; integers with scale="
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "size", self.size)
+        if not isinstance(self.antialias, bool):
+            raise OptionError(f"depth: antialias must be true or false, found {self.antialias!r}")
+        positive = ("focal_length", "baseline", "metres_factor", "near", "far", "max_disparity", "min_disparity", "std")
+        for option in (*positive, "mean"):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise OptionError(f"depth: {option} must be a number, found {value!r}")
+            if option in positive and value <= 0:
+                raise OptionError(f"depth: {option} must be above 0, found {value!r}")
+            object.__setattr__(self, option, float(value))
+        for low, high in (("near", "far"), ("min_disparity", "max_disparity")):
+            if getattr(self, low) >= getattr(self, high):
+                raise OptionError(f"depth: {low} ({getattr(self, low)}) must be below {high} ({getattr(self, high)})")
+
+    def read(
+        self,
+        source: Any,
+        *,
+        scale: float | None = None,
+        focal_length: float | None = None,
+        baseline: float | None = None,
+        encoding: str = "plain",
+        kind: str = "depth",
+        invalid: str = "error",
+        key: str | None = None,
+        format: str | None = None,
+    ) -> Sample:
+        """Read a depth map into metres, float32 `[h, w]`; zeros are missing pixels.
+
+        Args:
+            source: a path, binary file object or array `[h, w]`, `[h, w, 1]` or `[1, h, w]`.
+            scale: metres per stored unit (0.001 for millimetres); needed for integers, 1 for floats.
+            focal_length: of the camera, in pixels at the size of this map; None takes the modality's.
+            baseline: of the stereo pair or projector, in metres; None takes the modality's.
+            encoding: "sunrgbd" undoes the three-bit rotation of SUN RGB-D's 16-bit files; the unit is millimetres then.
+            kind: "disparity" for maps that hold disparity in pixels already (`scale`: pixels per stored unit).
+            invalid: "zero" takes NaN and infinite pixels as missing; "error" refuses them.
+            key: which array of an .npz or channel of an .exr.
+            format: type of a file object whose name does not say it.
+
+        Raises:
+            InputError: no depth map, integers without scale, negative or absurd values, nothing but missing pixels.
+            OptionError: an option with a value that is not allowed.
+        """
+        self._check_read_options(scale, focal_length, baseline, encoding, kind, invalid)
+        if is_array(source):
+            with decoding(source, self.accepts):
+                stored = to_array(source)
+        else:
+            with local_file(source, accepted=self.accepts, extensions=EXTENSIONS, format=format) as path:
+                stored = load_map(path, source, self.accepts, key)
+        stored = self._one_map(stored, source, invalid)
+        if encoding == "sunrgbd":
+            stored, scale = self._unrotated(stored, source), 0.001 if scale is None else scale
+        if stored.dtype.kind != "f" and scale is None:
+            unit = "metres" if kind == "depth" else "pixels of disparity"
+            raise InputError(name_of(source), f"integers ({stored.dtype}) of unknown unit", f"scale= {unit} per unit, e.g. 0.001")
+        with np.errstate(over="ignore"):
+            data = (stored.astype(np.float64) * (1.0 if scale is None else float(scale))).astype(np.float32)
+        self._check_values(data, source, kind)
+        info = {
+            "kind": kind,
+            "focal_length": float(focal_length or self.focal_length),
+            "baseline": float(baseline or self.baseline),
+            "camera_given": focal_length is not None,
+            "multiples_of_8": encoding == "plain" and stored.dtype == np.uint16 and not (stored & 7).any(),
+        }
+        return Sample(data, name_of(source), info)
+
+    def _check_read_options(self, scale: Any, focal_length: Any, baseline: Any, encoding: str, kind: str, invalid: str) -> None:
+        for option, value in (("scale", scale), ("focal_length", focal_length), ("baseline", baseline)):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf
+            ):
+                raise OptionError(f"depth: {option} must be a number above 0, found {value!r}")
+        choices = {"encoding": ("plain", "sunrgbd"), "kind": ("depth", "disparity"), "invalid": ("error", "zero")}
+        for option, value in (("encoding", encoding), ("kind", kind), ("invalid", invalid)):
+            if value not in choices[option]:
+                raise OptionError(f"depth: {option} must be {' or '.join(choices[option])}, found {value!r}")
+        if encoding == "sunrgbd" and kind == "disparity":
+            raise OptionError("depth: encoding 'sunrgbd' holds depth, not disparity")
+
+    def _one_map(self, stored: np.ndarray, source: Any, invalid: str) -> np.ndarray:
+        """`stored` as `[h, w]` numbers, NaN and infinite ones set to 0 where `invalid` allows."""
+        name = name_of(source)
+        if stored.ndim == 3 and 1 in (stored.shape[0], stored.shape[-1]):
+            stored = stored[..., 0] if stored.shape[-1] == 1 else stored[0]
+        elif stored.ndim == 3 and {3, 4} & {stored.shape[0], stored.shape[-1]}:
+            raise InputError(name, f"a colour picture {list(stored.shape)}, not a depth map", self.accepts)
+        if stored.ndim != 2:
+            raise InputError(name, f"an array of shape {list(stored.shape)}", self.accepts)
+        check_size(stored.shape[0], stored.shape[1], source, self.accepts)
+        if invalid == "zero" and stored.dtype.kind == "f":
+            stored = np.where(np.isfinite(stored), stored, 0)
+        hint = "" if invalid == "zero" else "; invalid='zero' takes NaN and infinite pixels as missing"
+        return numeric(stored, source, self.accepts + hint)
+
+    def _unrotated(self, stored: np.ndarray, source: Any) -> np.ndarray:
+        if stored.dtype.kind not in "iu" or stored.min() < 0 or stored.max() > 65535:
+            raise InputError(name_of(source), f"values of type {stored.dtype}", "16-bit integers for encoding='sunrgbd'")
+        raw = stored.astype(np.uint16)
+        return (raw >> 3) | (raw << 13)
+
+    def _check_values(self, data: np.ndarray, source: Any, kind: str) -> None:
+        name = name_of(source)
+        if not np.isfinite(data).all():
+            raise InputError(name, "values beyond what float32 holds", self.accepts)
+        if negative := int((data < 0).sum()):
+            raise InputError(name, f"{negative} of {data.size} values are negative", f"{self.accepts}; missing pixels are 0")
+        if not data.any():
+            raise InputError(name, "nothing but missing pixels (0)", self.accepts)
+        if kind == "depth" and (median := float(np.median(data[data > 0]))) > 1000:
+            raise InputError(name, f"a median depth of {median:.0f} metres", "metres; for millimetres say scale=0.001")
+
+    def disparity(self, sample: Sample) -> Tensor:
+        """The sample's disparity in pixels, float32 `[h, w]`, not yet clamped."""
+        data = torch.from_numpy(np.ascontiguousarray(sample.data, np.float32))
+        if sample.info.get("kind") == "disparity":
+            return data
+        return to_disparity(
+            data,
+            focal_length=sample.info.get("focal_length", self.focal_length),
+            baseline=sample.info.get("baseline", self.baseline),
+            factor=self.metres_factor,
+            near=self.near,
+            far=self.far,
+        )
+
+    def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
+        """Float32 `[1, size, size]`; with `train` a random part of the map, mirrored half of the time."""
+        x = self.disparity(sample).clamp(self.min_disparity, self.max_disparity)[None] / self.max_disparity
+        if train:
+            x = resize_map(Crop.draw(x.shape[1], x.shape[2]).of(x), (self.size, self.size), self.antialias)
+        else:
+            x = centre_crop(resize_map(x, self.size, self.antialias), self.size)
+        return (x - self.mean) / self.std
+
+    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+        """`[b, 1, size, size]` -> `[b, n, width]`: patches as large as the ViT's, with learned positions.
+
+        Raises:
+            OptionError: `size` is not a multiple of the ViT's patch size.
+        """
+        check_patches(self.name, self.size, vit)
+        return PatchEmbed(channels=1, width=width, patch=vit.patch_size, positions=(self.size // vit.patch_size) ** 2)
+
+    def example(self, seed: int = 0) -> Sample:
+        """A room with boxes and balls on its floor, seen by a Kinect: 480 x 640 pixels."""
+        camera = {"kind": "depth", "focal_length": self.focal_length, "baseline": self.baseline, "camera_given": False}
+        return Sample(room(seed), f"<{self.name} example {seed}>", camera)
+
+    def write(self, sample: Sample, folder: Path, stem: str) -> Path:
+        """Write a TIFF of float32 metres, which `read` takes without options (a camera of its own is not stored)."""
+        path = Path(folder) / f"{stem}.tiff"
+        PIL.Image.fromarray(np.asarray(sample.data, np.float32)).save(path)
+        return path
+
+    def describe(self, sample: Sample) -> dict[str, str]:
+        height, width = sample.data.shape
+        valid = sample.data[sample.data > 0]
+        metres = sample.info.get("kind", "depth") == "depth"
+        unit = "m" if metres else "pixels of disparity"
+        text = {
+            "size": f"{width} x {height} pixels",
+            "from": f"{valid.min():.2f} {unit}" if valid.size else "-",
+            "median": f"{np.median(valid):.2f} {unit}" if valid.size else "-",
+            "to": f"{valid.max():.2f} {unit}" if valid.size else "-",
+            "missing": f"{100 * (1 - valid.size / sample.data.size):.1f} %",
+        }
+        if metres:
+            focal_length, baseline = (sample.info.get(k, getattr(self, k)) for k in ("focal_length", "baseline"))
+            assumed = "" if sample.info.get("camera_given") else " (assumed: a Kinect's)"
+            text["camera"] = f"focal length {focal_length:.1f} pixels, baseline {baseline:.3f} m{assumed}"
+        if sample.info.get("multiples_of_8"):
+            text["note"] = "every stored value is a multiple of 8, as in SUN RGB-D's files: encoding='sunrgbd' gives true metres"
+        return text
+
+    def steps(self) -> list[str]:
+        depth = "depth" if self.metres_factor == 1 else f"depth * {self.metres_factor:g}"
+        return [
+            f"disparity = baseline * focal length / ({depth} within {self.near:g}..{self.far:g} m), in pixels",
+            f"keep disparity within {self.min_disparity:g}..{self.max_disparity:g}, divide by {self.max_disparity:g}",
+            f"resize the short side to {self.size} (bicubic, {'with' if self.antialias else 'without'} antialiasing)",
+            f"cut out the central {self.size} x {self.size}",
+            f"subtract the mean {self.mean:g}, divide by the standard deviation {self.std:g}",
+        ]
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        metres = sample.info.get("kind", "depth") == "depth"
+        shown = axes.imshow(np.ma.masked_equal(sample.data, 0), cmap="viridis_r" if metres else "viridis")
+        axes.set_facecolor("0.6")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.figure.colorbar(shown, ax=axes, label="metres" if metres else "disparity, pixels", fraction=0.04, pad=0.02)
+
+    def claims(self, path: Path) -> float:
+        """2 for a PNG or TIFF with one channel of 16 bits or floats, 1 for exr and pfm, half for npy and npz."""
+        kind = suffix_of(path)
+        if kind in ("png", "tif", "tiff"):
+            try:
+                with PIL.Image.open(path, formats=["PNG", "TIFF"]) as image:
+                    return 2.0 if image.mode in ONE_CHANNEL else 0.0
+            except (OSError, ValueError, SyntaxError):
+                return 0.0
+        return 0.5 * super().claims(path) if kind in ("npy", "npz") else super().claims(path)
+
+
+def room(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
+    """Metres to the nearest surface of a synthetic room along the camera's axis, float32 `[height, width]`."""
+    rng = np.random.default_rng(seed)
+    focal = KINECT_FOCAL_LENGTH * width / 640
+    x, y = np.meshgrid((np.arange(width) - width / 2) / focal, (np.arange(height) - height / 2) / focal)
+    tilt = np.deg2rad(rng.uniform(8, 14))  # the camera looks down a little; below, rays are turned into the room's axes
+    rays = np.stack([x, y * np.cos(tilt) + np.sin(tilt), np.cos(tilt) - y * np.sin(tilt)], axis=-1)
+    walls = np.array([[-rng.uniform(1.6, 2.4), -1.2, -1.0], [rng.uniform(1.6, 2.4), 1.4, rng.uniform(3.6, 4.8)]])
+    rays = np.where(np.abs(rays) < 1e-6, 1e-6, rays).astype(np.float32)
+    depth = np.where(rays > 0, walls[1] / rays, walls[0] / rays).min(axis=-1)
+    for _ in range(4):
+        size = rng.uniform((0.25, 0.3, 0.25), (0.6, 0.9, 0.6))
+        foot = np.array([rng.uniform(-1.3, 1.3), walls[1, 1], rng.uniform(1.9, 3.4)])
+        depth = np.minimum(depth, _box(rays, foot - size * (0.5, 1, 0.5), foot + size * (0.5, 0, 0.5)))
+    for _ in range(2):
+        radius = rng.uniform(0.12, 0.25)
+        centre = np.array([rng.uniform(-1, 1), walls[1, 1] - radius, rng.uniform(1.6, 2.6)])
+        depth = np.minimum(depth, _ball(rays, centre, radius))
+    return depth.astype(np.float32)
+
+
+def _box(rays: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where rays from the origin enter a box; infinity where they miss."""
+    enter = np.minimum(low / rays, high / rays).max(axis=-1)
+    leave = np.maximum(low / rays, high / rays).min(axis=-1)
+    return np.where((enter < leave) & (enter > 0), enter, np.inf)
+
+
+def _ball(rays: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    """Where rays from the origin meet a ball; infinity where they miss."""
+    a, b, c = (rays**2).sum(-1), rays @ centre, centre @ centre - radius**2
+    root = b**2 - a * c
+    return np.where(root > 0, (b - np.sqrt(np.maximum(root, 0))) / a, np.inf)

@@ -1,0 +1,269 @@
+"""Pictures as pixels: read, check, crop, resize and normalise them, for every sensor that looks like a picture.
+
+Image, video frames and tactile pictures are read here; depth maps share the geometry.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlens.errors import InputError, OptionError
+from vitlens.modality import Modality
+from vitlens.sources import decoding, is_array, local_file, name_of, numeric, to_array
+
+if TYPE_CHECKING:
+    from vitlens.vit import FrozenViT
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Statistics of the pictures OpenAI's CLIP was trained on (arXiv 2103.00020), for RGB in 0..1."""
+
+FORMATS = {
+    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "bmp": "BMP", "gif": "GIF", "tif": "TIFF",
+    "tiff": "TIFF", "ppm": "PPM", "pgm": "PPM", "pbm": "PPM",
+}  # fmt: skip
+"""File types by extension and Pillow's name for them. Pillow knows more, among them some that start other programs (EPS)."""
+
+MAX_PIXELS = 178_956_970
+MAX_ASPECT = 100
+TRAIN_AREA = (0.5, 1.0)
+TRAIN_RATIO = (3 / 4, 4 / 3)
+
+
+def check_size(height: int, width: int, source: Any, accepted: str) -> None:
+    """Refuse maps that would not survive a resize of their short side.
+
+    Raises:
+        InputError: no pixels, more than `MAX_PIXELS`, or one side over `MAX_ASPECT` times the other.
+    """
+    size = f"{width} x {height} pixels"
+    if height < 1 or width < 1:
+        raise InputError(name_of(source), f"no pixels ({size})", accepted)
+    if height * width > MAX_PIXELS:
+        raise InputError(name_of(source), size, f"{accepted}; at most {MAX_PIXELS / 1e6:.0f} million pixels")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InputError(name_of(source), size, f"{accepted}; at most {MAX_ASPECT} times as long as wide")
+
+
+def read_pixels(source: Any, *, accepted: str, format: str | None = None, exif: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read a picture into RGB uint8 `[h, w, 3]`, and what its file said of itself (`format`, `mode`).
+
+    `source` is a path, binary file object or bytes of a type in `FORMATS`, a PIL image, or an array `[h, w]` or
+    `[h, w, 1 | 3 | 4]` of uint8 or of floats in 0..1. Grey becomes RGB, 16-bit grey is scaled to 8 bit, transparent
+    pictures are laid on white. `exif` turns the picture as its EXIF orientation says.
+
+    Raises:
+        InputError: whatever is wrong with the picture.
+    """
+    if is_array(source):
+        return pixels_of_array(source, accepted=accepted), {}
+    if isinstance(source, PIL.Image.Image):
+        with decoding(source, accepted):
+            return _pixels_of_image(source, source, accepted, exif), {"mode": source.mode}
+    if format is not None and format.lower().lstrip(".") not in FORMATS:
+        raise InputError(name_of(source), f"a file of type .{format.lstrip('.')}", f"{accepted} ({', '.join(FORMATS)})")
+    known = [FORMATS[format.lower().lstrip(".")]] if format else sorted(set(FORMATS.values()))
+    with local_file(source, accepted=accepted) as path, decoding(source, accepted):
+        PIL.Image.init()
+        try:
+            opened = PIL.Image.open(path, formats=[f for f in known if f in PIL.Image.OPEN])
+        except PIL.UnidentifiedImageError as error:
+            raise InputError(name_of(source), f"not a picture of a known type ({', '.join(known)})", accepted) from error
+        with opened as image:
+            return _pixels_of_image(image, source, accepted, exif), {"format": image.format, "mode": image.mode}
+
+
+def _pixels_of_image(image: PIL.Image.Image, source: Any, accepted: str, exif: bool) -> np.ndarray:
+    check_size(image.height, image.width, source, accepted)
+    if exif:
+        image = PIL.ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise InputError(name_of(source), f"integers from {grey.min()} to {grey.max()}", f"{accepted}; 8 or 16 bits a pixel")
+        return np.stack([np.rint(grey / 257).astype(np.uint8)] * 3, axis=-1)
+    if image.mode == "F":
+        return pixels_of_array(np.asarray(image), source=source, accepted=accepted)
+    if image.has_transparency_data:
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def pixels_of_array(array: Any, *, accepted: str, source: Any = None) -> np.ndarray:
+    """`[h, w]` or `[h, w, 1 | 3 | 4]` of uint8, or of floats in 0..1, as RGB uint8 `[h, w, 3]`.
+
+    Raises:
+        InputError: another shape or dtype, floats outside 0..1, NaN.
+    """
+    source = array if source is None else source
+    name = name_of(source)
+    with decoding(source, accepted):
+        pixels = numeric(to_array(array), source, accepted)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
+        hint = "; channels come last" if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ""
+        raise InputError(name, f"an array of shape {list(pixels.shape)}", f"{accepted}; arrays [h, w] or [h, w, 1|3|4]{hint}")
+    check_size(pixels.shape[0], pixels.shape[1], source, accepted)
+    if pixels.dtype.kind == "f":
+        if pixels.min() < 0 or pixels.max() > 1:
+            found = f"floats from {pixels.min():.4g} to {pixels.max():.4g}"
+            raise InputError(name, found, f"{accepted}; floats from 0 to 1, or uint8 from 0 to 255")
+        pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise InputError(name, f"values of type {pixels.dtype}", f"{accepted}; uint8, or floats from 0 to 1")
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))  # a copy: the caller keeps his own
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a map, in pixels, and whether it is mirrored left to right; the same for every frame of a sample."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+    @classmethod
+    def draw(cls, height: int, width: int) -> Crop:
+        """A random part: `TRAIN_AREA` of the area, sides in `TRAIN_RATIO`, mirrored half of the time (torch's generator)."""
+        area = TRAIN_AREA[0] + (TRAIN_AREA[1] - TRAIN_AREA[0]) * torch.rand(()).item()
+        low, high = (math.log(r) for r in TRAIN_RATIO)
+        ratio = math.exp(low + (high - low) * torch.rand(()).item())
+        h = min(height, max(1, round(math.sqrt(area * height * width / ratio))))
+        w = min(width, max(1, round(math.sqrt(area * height * width * ratio))))
+        top, left, flip = torch.rand(3).tolist()
+        return cls(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w, flip < 0.5)
+
+    def of(self, x: Tensor) -> Tensor:
+        """The part of `x [..., h, w]`."""
+        x = x[..., self.top : self.top + self.height, self.left : self.left + self.width]
+        return x.flip(-1) if self.flip else x
+
+
+def crop_to_square(pixels: np.ndarray, size: int, interpolation: str, crop: Crop | None = None) -> np.ndarray:
+    """Resize uint8 `[h, w, 3]` with Pillow to a short side of `size` and cut the centre out; or resize `crop` to the square."""
+    image, resample = PIL.Image.fromarray(pixels), PIL.Image.Resampling[interpolation.upper()]
+    if crop is not None:
+        box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+        square = image.crop(box).resize((size, size), resample)
+        return np.array(PIL.ImageOps.mirror(square) if crop.flip else square)
+    scaled = image.resize(_short_side(image.width, image.height, size), resample)
+    left, top = (round((side - size) / 2.0) for side in scaled.size)
+    return np.array(scaled.crop((left, top, left + size, top + size)))
+
+
+def resize_map(x: Tensor, size: int | tuple[int, int], antialias: bool) -> Tensor:
+    """Resize float maps `[..., c, h, w]` bicubically, to a short side of `size` or to `size` = (height, width)."""
+    if isinstance(size, int):
+        width, height = _short_side(x.shape[-1], x.shape[-2], size)
+        size = (height, width)
+    if tuple(x.shape[-2:]) == size:
+        return x
+    batch = x.reshape(-1, *x.shape[-3:])
+    return F.interpolate(batch, size=size, mode="bicubic", antialias=antialias).reshape(*x.shape[:-2], *size)
+
+
+def centre_crop(x: Tensor, size: int) -> Tensor:
+    """The central `[..., size, size]` of `x [..., h, w]`."""
+    top, left = (round((side - size) / 2.0) for side in x.shape[-2:])
+    return x[..., top : top + size, left : left + size]
+
+
+def _short_side(width: int, height: int, size: int) -> tuple[int, int]:
+    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+
+
+def check_whole(modality: str, option: str, value: Any, low: int = 1, high: int = 4096) -> None:
+    """Raises OptionError unless `value` is a whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{modality}: {option} must be a whole number from {low} to {high}, found {value!r}")
+
+
+def check_patches(modality: str, size: int, vit: FrozenViT) -> None:
+    """Raises OptionError when maps of `size` are not cut into whole patches of `vit`, unless it is the ViT's own size."""
+    if size % vit.patch_size and size != vit.image_size:
+        raise OptionError(f"{modality}: size {size} is not a multiple of the ViT's patch size {vit.patch_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RGBModality(Modality):
+    """What sensors with RGB pictures share: square input of `size` pixels, mean and std per channel, the ViT's own patches."""
+
+    size: int = 224
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "size", self.size)
+        for option in ("mean", "std"):
+            object.__setattr__(self, option, self._three_numbers(option))
+        if min(self.std) <= 0:
+            raise OptionError(f"{self.name}: std must be above 0, found {self.std}")
+
+    def _three_numbers(self, option: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(v) for v in getattr(self, option))
+        except (TypeError, ValueError):
+            values = ()
+        if len(values) != 3 or not all(map(math.isfinite, values)):
+            raise OptionError(f"{self.name}: {option} must be three numbers, found {getattr(self, option)!r}")
+        return values
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """RGB in 0..1, `[..., 3, h, w]`, less the mean, by the standard deviation."""
+        return (x - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+
+    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+        """The ViT's own patch embedding: `[b, 3, h, w]` -> `[b, n, width]`.
+
+        Raises:
+            OptionError: `width` is not the ViT's, or `size` does not fit its patches.
+        """
+        if width != vit.width:
+            raise OptionError(f"{self.name}: the ViT's own patches are {vit.width} wide, found a token width of {width}")
+        check_patches(self.name, self.size, vit)
+        return vit.patch_embedding()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PillowModality(RGBModality):
+    """RGB sensors resized as 8-bit pictures by Pillow (with antialiasing), as CLIP's own preprocessing does."""
+
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = ("nearest", "bilinear", "bicubic", "lanczos")
+        if self.interpolation not in known:
+            raise OptionError(f"{self.name}: interpolation must be one of {', '.join(known)}, found {self.interpolation!r}")
+
+    def to_tensor(self, pixels: np.ndarray, crop: Crop | None = None) -> Tensor:
+        """Pixels uint8 `[h, w, 3]` -> normalised float32 `[3, size, size]`."""
+        square = crop_to_square(pixels, self.size, self.interpolation, crop)
+        return self.normalise(torch.from_numpy(square).permute(2, 0, 1).float() / 255)
+
+    def steps(self) -> list[str]:
+        return [
+            f"resize the short side to {self.size} pixels ({self.interpolation}, antialiased)",
+            f"cut out the central {self.size} x {self.size} pixels",
+            f"scale to 0..1, subtract the mean {in_words(self.mean)}, divide by the standard deviation {in_words(self.std)}",
+        ]
+
+
+def in_words(values: tuple[float, ...]) -> str:
+    """Numbers rounded for `steps`."""
+    return "(" + ", ".join(f"{v:.3f}" for v in values) + ")"

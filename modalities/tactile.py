@@ -1,0 +1,160 @@
+"""Tactile: pictures of a GelSight-style sensor (an elastic gel, lit from its sides), through the ViT's own patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from vitlens.errors import InputError, OptionError
+from vitlens.modalities.pixels import (
+    FORMATS,
+    Crop,
+    RGBModality,
+    centre_crop,
+    check_whole,
+    in_words,
+    pixels_of_array,
+    read_pixels,
+    resize_map,
+)
+from vitlens.modalities.video_files import stack
+from vitlens.modality import Sample, register_modality
+from vitlens.sources import decoding, is_array, name_of, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_FRAMES = 256
+
+
+@register_modality
+@dataclass(frozen=True, kw_only=True)
+class Tactile(RGBModality):
+    """Touch pictures, resized as tensors to a short side of `resize`, then cut to `size` (ViT-Lens, arXiv 2311.16081).
+
+    `antialias` smooths while shrinking: the released weights were trained without.
+    """
+
+    resize: int = 256
+    antialias: bool = False
+
+    name: ClassVar[str] = "tactile"
+    unit: ClassVar[str] = "GelSight-style RGB, uint8 [h, w, 3] or [frames, h, w, 3]"
+    accepts: ClassVar[str] = "a picture of a touch sensor (png, jpg, ...), a PIL image, an RGB array [h, w, 3], or frames of them"
+    extensions: ClassVar[tuple[str, ...]] = tuple(FORMATS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self.name, "resize", self.resize)
+        if self.resize < self.size:
+            raise OptionError(f"tactile: resize ({self.resize}) must not be below size ({self.size})")
+        if not isinstance(self.antialias, bool):
+            raise OptionError(f"tactile: antialias must be true or false, found {self.antialias!r}")
+
+    def read(self, source: Any, *, format: str | None = None) -> Sample:
+        """Read a touch picture into RGB uint8 `[h, w, 3]`, or an array `[frames, h, w, 3]` or list of pictures into frames.
+
+        Raises:
+            InputError: no picture, no frames or too many, frames of different sizes, or arrays of another type or range.
+        """
+        if isinstance(source, list | tuple):
+            frames: Any = source
+        elif is_array(source) and source.ndim == 4:
+            with decoding(source, self.accepts):
+                frames = to_array(source)
+        else:
+            pixels, info = read_pixels(source, accepted=self.accepts, format=format)
+            return Sample(pixels, name_of(source), info)
+        if not 1 <= len(frames) <= MAX_FRAMES:
+            raise InputError(name_of(source), f"{len(frames)} frames", f"{self.accepts}; 1 to {MAX_FRAMES} frames")
+        if isinstance(frames, np.ndarray):
+            pictures = [pixels_of_array(frame, accepted=self.accepts, source=source) for frame in frames]
+        else:
+            pictures = [read_pixels(frame, accepted=self.accepts)[0] for frame in frames]
+        return Sample(stack(pictures, name_of(source), self.accepts), name_of(source))
+
+    def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
+        """Float32 `[3, size, size]`, frames before it; with `train` a random part, mirrored half of the time."""
+        x = torch.tensor(sample.data).movedim(-1, -3).float() / 255
+        if train:
+            x = resize_map(Crop.draw(x.shape[-2], x.shape[-1]).of(x), (self.size, self.size), self.antialias)
+        else:
+            x = centre_crop(resize_map(x, self.resize, self.antialias), self.size)
+        return self.normalise(x)
+
+    def example(self, seed: int = 0) -> Sample:
+        """A small thing pressed into the gel, 240 x 320 pixels."""
+        return Sample(imprint(seed), f"<{self.name} example {seed}>")
+
+    def write(self, sample: Sample, folder: Path, stem: str) -> Path:
+        """Write a PNG; of several frames the first."""
+        path = Path(folder) / f"{stem}.png"
+        PIL.Image.fromarray(sample.data if sample.data.ndim == 3 else sample.data[0]).save(path)
+        return path
+
+    def describe(self, sample: Sample) -> dict[str, str]:
+        height, width = sample.data.shape[-3:-1]
+        frames = sample.data.reshape(-1, height, width, 3)
+        contact = np.abs(frames - np.median(frames, axis=(1, 2), keepdims=True)).max(axis=-1) > 25
+        text = {"size": f"{width} x {height} pixels", "unlike the bare gel": f"{100 * contact.mean():.0f} % of the picture"}
+        return text if sample.data.ndim == 3 else {**text, "frames": str(len(frames))}
+
+    def steps(self) -> list[str]:
+        return [
+            f"resize the short side to {self.resize} (bicubic, {'with' if self.antialias else 'without'} antialiasing)",
+            f"cut out the central {self.size} x {self.size} pixels",
+            f"subtract the mean {in_words(self.mean)}, divide by the standard deviation {in_words(self.std)}",
+        ]
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        """The picture; of several frames, the first above the last."""
+        pixels = sample.data
+        axes.imshow(pixels if pixels.ndim == 3 else np.concatenate([pixels[0], pixels[-1]]))
+        axes.axis("off")
+
+    def claims(self, path: Path) -> float:
+        """Half: the same file types as pictures, and nothing in a file that says it is touch."""
+        return 0.5 * super().claims(path)
+
+
+def imprint(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """A gel under red, green and blue side light with something pressed into it; RGB uint8 `[height, width, 3]`.
+
+    The gel's height is made first; each colour then shades its slope towards that colour's lamp.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] * (240 / height)
+    x, y = x - x.mean() + rng.uniform(-30, 30), y - y.mean() + rng.uniform(-20, 20)
+    angle = rng.uniform(0, np.pi)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    distance = np.hypot(x, y)
+    things = (
+        14 * np.clip(1 - np.abs(distance - 48) / 16, 0, 1) ** 0.5,  # a ring
+        16 * np.clip(1 - (distance / 62) ** 2, 0, 1) ** 0.5,  # a ball
+        12 * np.clip(1 - (across / 24) ** 2, 0, 1) ** 0.5 * (1 + 0.18 * np.sin(along / 3.2)) * (np.abs(along) < 105),  # a screw
+        5 * (np.sin(along / 5) * np.sin(across / 5)) * np.exp(-((distance / 95) ** 4)),  # a weave
+    )
+    gel = _blurred(things[seed % len(things)], 3) + _blurred(rng.normal(0, 0.8, (height, width)), 2)
+    slope_y, slope_x = np.gradient(gel)
+    lamps = {0: (-1.0, 0.15), 1: (0.55, -0.85), 2: (0.55, 0.85)}  # red from the left, green and blue from the right
+    picture = np.empty((height, width, 3))
+    for channel, (lamp_x, lamp_y) in lamps.items():
+        reach = 1 + 0.22 * (lamp_x * x / 160 + lamp_y * y / 120)
+        picture[..., channel] = (112 + 62 * np.tanh(-1.1 * (slope_x * lamp_x + slope_y * lamp_y))) * reach
+    picture *= (1 - 0.28 * (x / 200) ** 2 - 0.25 * (y / 160) ** 2)[..., None]
+    return np.rint((picture + rng.normal(0, 1.5, picture.shape)).clip(0, 255)).astype(np.uint8)
+
+
+def _blurred(x: np.ndarray, radius: int) -> np.ndarray:
+    """Three box averages of 2 * radius + 1 pixels each way, about a Gaussian."""
+    box = np.ones(2 * radius + 1) / (2 * radius + 1)
+    for axis in (0, 1) * 3:
+        padded = np.pad(x, [(radius, radius) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        x = np.apply_along_axis(np.convolve, axis, padded, box, mode="valid")
+    return x

@@ -1,0 +1,172 @@
+"""Text: words to the token ids of the CLIP text tower."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vitlens.errors import InputError, ModelError, OptionError
+from vitlens.modality import Modality, Sample, register_modality
+from vitlens.sources import is_path, local_file, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_CHARACTERS = 1 << 20
+TOKENIZED_CHARACTERS = 20_000
+"""More than any 75 tokens can stand for; the rest of a long text is never looked at."""
+
+_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_EXAMPLES = (
+    "a dog barks while rain falls on a tin roof",
+    "a wooden chair next to a round table",
+    "a photo of a quiet kitchen in the morning",
+    "the sound of waves breaking on the shore",
+)
+
+
+def clean_caption(text: str, max_words: int = 70) -> str:
+    """A caption as ViT-Lens's training texts were cleaned (arXiv 2311.16081, released code).
+
+    Lower case; the signs `. ! " ( ) * # : ; ~` become spaces (commas, `?` and `&` stay); spaces are squeezed; at most
+    `max_words` words.
+    """
+    return " ".join(text.lower().translate(_PUNCTUATION).split()[:max_words])
+
+
+@register_modality
+@dataclass(frozen=True, kw_only=True)
+class Text(Modality):
+    """Words as CLIP's byte-pair tokens (arXiv 2103.00020), start and end token included.
+
+    `clean` applies `clean_caption` first: the released one-stop model does so, its zero-shot evaluation does not. Another
+    `tokenizer` than "clip" is an open_clip model name ("ViT-B-16-SigLIP") or "hf-hub:org/repo"; those may need the network
+    the first time.
+    """
+
+    clean: bool = False
+    context_length: int = 77
+    tokenizer: str = "clip"
+
+    name: ClassVar[str] = "text"
+    unit: ClassVar[str] = "words, str"
+    accepts: ClassVar[str] = "a text (str), or a UTF-8 .txt file given as pathlib.Path or opened in binary mode"
+    extensions: ClassVar[tuple[str, ...]] = ("txt",)
+    tower = "text"
+
+    def __post_init__(self) -> None:
+        length = self.context_length
+        if not isinstance(self.clean, bool):
+            raise OptionError(f"text: clean must be true or false, found {self.clean!r}")
+        if isinstance(length, bool) or not isinstance(length, int) or not 3 <= length <= 8192:
+            raise OptionError(f"text: context_length must be a whole number from 3 to 8192, found {length!r}")
+        if not isinstance(self.tokenizer, str) or not self.tokenizer:
+            raise OptionError(f"text: tokenizer must be 'clip' or an open_clip model name, found {self.tokenizer!r}")
+
+    def read(self, source: Any, *, format: str | None = None) -> Sample:
+        """Take a str as the text itself (it may be empty); read a `pathlib.Path` or a binary file object as a UTF-8 .txt file.
+
+        Raises:
+            InputError: neither of these, no UTF-8, a null character, or more than a million characters.
+        """
+        if isinstance(source, str):
+            return Sample(self._checked(source, _quoted(source)), _quoted(source))
+        if not is_path(source) and not hasattr(source, "read") and not isinstance(source, bytes):
+            raise InputError(name_of(source), f"a {type(source).__name__}, not a text", self.accepts)
+        with local_file(source, accepted=self.accepts, extensions=self.extensions, format=format) as path:
+            if path.stat().st_size > 4 * MAX_CHARACTERS:
+                raise InputError(name_of(source), f"a file of {path.stat().st_size} bytes", self._limit())
+            content = path.read_bytes()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(name_of(source), f"not UTF-8 (byte {error.start})", self.accepts) from error
+        return Sample(self._checked(text, name_of(source)), name_of(source))
+
+    def _limit(self) -> str:
+        return f"{self.accepts}; at most {MAX_CHARACTERS} characters"
+
+    def _checked(self, text: str, name: str) -> str:
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(name, f"{len(text)} characters", self._limit())
+        if "\0" in text:
+            raise InputError(name, "a null character (is this a binary file?)", self.accepts)
+        if re.search("[\ud800-\udfff]", text):
+            raise InputError(name, "half of a character pair (a surrogate), which no text encoding has", self.accepts)
+        return str(text)
+
+    def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
+        """Token ids int64 `[context_length]`: start, words, end, zeros. Long text is cut, its end token kept.
+
+        Raises:
+            OptionError: unknown tokenizer.
+            ModelError: a tokenizer that is not on this machine and cannot be fetched.
+        """
+        text = clean_caption(sample.data) if self.clean else sample.data
+        text = " ".join(text.split())[:TOKENIZED_CHARACTERS]
+        return _tokenizer(self.tokenizer)(text, context_length=self.context_length)[0].to(torch.int64)
+
+    def example(self, seed: int = 0) -> Sample:
+        """One of a few captions."""
+        text = _EXAMPLES[seed % len(_EXAMPLES)]
+        return Sample(text, _quoted(text))
+
+    def write(self, sample: Sample, folder: Path, stem: str) -> Path:
+        """Write a UTF-8 .txt file."""
+        path = Path(folder) / f"{stem}.txt"
+        path.write_bytes(sample.data.encode("utf-8"))
+        return path
+
+    def describe(self, sample: Sample) -> dict[str, str]:
+        words = clean_caption(sample.data) if self.clean else sample.data
+        length = f"{len(words.split())} words, {len(words)} characters"
+        return {"text": textwrap.shorten(words, 200, placeholder=" ..."), "length": length}
+
+    def steps(self) -> list[str]:
+        clean = ["lower the case, drop punctuation but commas and question marks, keep 70 words"] if self.clean else []
+        tokenizer = "CLIP's" if self.tokenizer == "clip" else f"{self.tokenizer}'s"
+        return [*clean, f"split into {tokenizer} tokens", f"cut or fill to {self.context_length} token ids, the end token kept"]
+
+    def draw(self, sample: Sample, axes: Axes) -> None:
+        lines = textwrap.wrap(sample.data, 36)[:10] or ["(empty text)"]
+        axes.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", transform=axes.transAxes)
+        axes.axis("off")
+
+    def claims(self, path: Path) -> float:
+        """1 for a .txt file with words in it; tables of numbers (point clouds come so) are left to others."""
+        if not super().claims(path):
+            return 0.0
+        try:
+            with Path(path).open("rb") as file:
+                start = file.read(4096).decode("utf-8", errors="ignore")
+        except OSError:
+            return 0.0
+        return 1.0 if re.search(r"[^\W\d_]{2,}", start.replace("nan", "").replace("inf", "")) else 0.0
+
+
+def _quoted(text: str) -> str:
+    return repr(textwrap.shorten(text[:400], 60, placeholder=" ...") if len(text) > 60 else text)
+
+
+@cache
+def _tokenizer(name: str) -> Any:
+    """The tokenizer `name`; CLIP's vocabulary comes with open_clip, so that "clip" needs no network."""
+    import open_clip
+
+    if name == "clip":
+        return open_clip.SimpleTokenizer()
+    # open_clip answers an unknown name with CLIP's tokenizer, without a word.
+    if ":" not in name and name not in open_clip.list_models():
+        raise OptionError(f"text: unknown tokenizer {name!r}; take 'clip', an open_clip model name, or 'hf-hub:org/repo'")
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the tokenizer {name!r} is not on this machine and could not be fetched: {reason}") from error
