@@ -275,7 +275,7 @@ class Depth(Modality):
         axes.figure.colorbar(shown, ax=axes, label="metres" if metres else "disparity, pixels", fraction=0.04, pad=0.02)
 
     def claims(self, path: Path) -> float:
-        """2 for a PNG or TIFF with one channel of 16 bits or floats, 1 for exr and pfm, half for npy and npz."""
+        """2 for a PNG or TIFF with one channel of 16 bits or floats, 1 by extension for the others."""
         kind = suffix_of(path)
         if kind in ("png", "tif", "tiff"):
             try:
@@ -283,7 +283,7 @@ class Depth(Modality):
                     return 2.0 if image.mode in ONE_CHANNEL else 0.0
             except (OSError, ValueError, SyntaxError):
                 return 0.0
-        return 0.5 * super().claims(path) if kind in ("npy", "npz") else super().claims(path)
+        return super().claims(path)
 
 
 def room(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
