@@ -200,14 +200,14 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dt
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
     _check_tied(own, state, source)
     trains = {key for key, value in own.items() if isinstance(value, nn.Parameter) and value.requires_grad}
-    typed = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in state.items()}
     tensors: dict[str, Tensor] = {}
-    made: dict[int, nn.Parameter] = {}
-    for key, value in share_equal(typed, apart=trains).items():
-        if isinstance(own[key], nn.Parameter):
-            tensors[key] = made.setdefault(id(value), nn.Parameter(value, requires_grad=key in trains))
-        else:
-            tensors[key] = value
+    made: dict[int, Tensor] = {}
+    for key, value in share_equal(state, apart=trains).items():
+        if id(value) not in made:
+            typed = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+            is_parameter = isinstance(own[key], nn.Parameter)
+            made[id(value)] = nn.Parameter(typed, requires_grad=key in trains) if is_parameter else typed
+        tensors[key] = made[id(value)]
     model.load_state_dict(tensors, assign=True)
 
 

@@ -109,9 +109,3 @@ def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEnc
     embed = modality.build_embed(width, tower)
     lens = build_lens(spec.lens or modality.default_lens, input_width=width, vit=tower)
     return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(spec.trains))
-
-
-def parameter_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers, shared ones once."""
-    tensors = {id(t): t for t in [*module.parameters(), *module.buffers()]}
-    return sum(t.numel() * t.element_size() for t in tensors.values())

@@ -41,13 +41,13 @@ def load(
     *,
     modalities: Iterable[str] | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     weights: str | os.PathLike[str] | None = None,
 ) -> ViTLens:
     """Load a model: a zoo name, a native folder, or a Hub repository "owner/name" in the native format.
 
-    Only the towers that `modalities` need are built. `device` None takes CUDA, then Apple's MPS, then the CPU; `dtype` None is
-    float32. `weights` is a folder that holds the files the card names (default: the folder in the environment variable
+    Only the towers that `modalities` need are built. `device` None takes CUDA, then Apple's MPS, then the CPU; `dtype` is
+    the weights' own. `weights` is a folder that holds the files the card names (default: the folder in the environment variable
     VITLENS_WEIGHTS, then the Hugging Face cache, then the Hub), or for a card with one file that file itself.
 
     Raises:
