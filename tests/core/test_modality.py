@@ -26,7 +26,9 @@ def test_a_name_belongs_to_one_class() -> None:
     class Impostor(modality_class("audio")):  # type: ignore[misc]
         pass
 
-    with pytest.raises(ModalityError, match=r"'audio' is registered twice: by vitlens\.modalities\.audio\.Audio and by .*Impostor"):
+    with pytest.raises(
+        ModalityError, match=r"'audio' is registered twice: by vitlens\.modalities\.audio\.Audio and by .*Impostor"
+    ):
         register_modality(Impostor)
     assert register_modality(modality_class("audio")) is modality_class("audio")
 
@@ -48,7 +50,7 @@ def test_items_are_samples_sources_or_mappings() -> None:
     assert mapped.info["rate"] == 8000, "the item's own option wins"
     with pytest.raises(InputError, match="no 'source' in it"):
         audio.load({"rate": 16000})
-    with pytest.raises(OptionError, match="unknown read option 'loudness' .*known: .*rate"):
+    with pytest.raises(OptionError, match=r"unknown read option 'loudness' .*known: .*rate"):
         audio.load(wave, loudness=3)
     with pytest.raises(InputError, match="nothing to read"):
         audio.load(None)
@@ -71,7 +73,7 @@ def test_files_of_no_or_many_modalities(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no modality reads \.docx"):
         guess_modality(tmp_path / "a.docx")
     np.save(tmp_path / "a.npy", np.zeros((30, 40)))
-    with pytest.raises(InputError, match="may be .* or "):
+    with pytest.raises(InputError, match=r"may be .* or "):
         guess_modality(tmp_path / "a.npy")
     with pytest.raises(InputError, match="no such file"):
         guess_modality(tmp_path / "gone.wav")

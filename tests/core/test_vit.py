@@ -80,7 +80,14 @@ def test_timm(name: str, options: dict[str, Any]) -> None:
     assert torch.allclose(through(from_timm(trunk).eval(), picture), trunk(picture), atol=1e-4)
 
 
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 
 @torch.no_grad()

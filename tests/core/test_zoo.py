@@ -49,7 +49,9 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
 
 def test_offline_says_what_to_download_and_where_to_put_it() -> None:
     start = time.monotonic()
-    with pytest.raises(ModelError, match=r"vitlensL\.pt of the Hub repository TencentARC/ViT-Lens.*VITLENS_WEIGHTS.*HF_HUB_OFFLINE"):
+    with pytest.raises(
+        ModelError, match=r"vitlensL\.pt of the Hub repository TencentARC/ViT-Lens.*VITLENS_WEIGHTS.*HF_HUB_OFFLINE"
+    ):
         vitlens.load("vitlens-l", modalities=["text"])
     assert time.monotonic() - start < 10
 
