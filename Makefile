@@ -1,0 +1,63 @@
+# From a fresh clone, with Python 3.10 or newer, pip and make: `make demo`, `make test`. Every target prepares .venv where it has to.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+DIST ?= dist
+BIN := $(VENV)/bin
+READY := $(VENV)/.vitlens-installed
+EXTRAS := .[all,dev,docs]
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types docs wheel install constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## show what vitlens does, without downloads; writes demo/
+	$(BIN)/vitlens demo
+
+test: $(READY) ## run the offline tests; ARGS="-k audio", JOBS=8
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(READY) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## format, and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY) ## check the types
+	$(BIN)/mypy
+
+docs: $(READY) ## build the documentation into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: $(READY) ## build the wheel into DIST=dist
+	$(BIN)/python -m hatchling build -t wheel -d $(DIST)
+
+install: $(READY) ## only prepare .venv (or VENV=, with PYTHON=)
+
+constraints: $(READY) ## pin pyproject.toml's dependencies again; ARGS=--upgrade takes new versions
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --no-python-downloads \
+	    --no-annotate --no-header --no-emit-package vitlens --quiet --output-file constraints.txt $(ARGS)
+	{ echo '# The versions vitlens is tested with (Python 3.11, Linux x86-64); marked lines serve other Pythons and systems.'; \
+	  echo '# Made by `make constraints` (uv pip compile --universal); used as `pip install -c constraints.txt`.'; \
+	  cat constraints.txt; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove what the other targets made, except .venv
+	rm -rf build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "vitlens needs Python 3.10 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV) || \
+	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $@ install pip; }
+
+# Installed once, and again when the dependencies change.
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	{ $(BIN)/python -m pip install --quiet -c constraints.txt uv && \
+	  .ci/uv $(BIN)/python pip install --python $(BIN)/python -c constraints.txt -e '$(EXTRAS)'; } || \
+	    $(BIN)/python -m pip install -c constraints.txt -e '$(EXTRAS)'
+	@touch $@
