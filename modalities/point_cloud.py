@@ -21,7 +21,8 @@ from vitlens.errors import InputError, OptionError
 from vitlens.lens import LensConfig, PerceiverConfig
 from vitlens.modalities.point_drawing import chair, draw_points
 from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
-from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, GREY, Points, read_points, split_columns
+from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns, write_ply
+from vitlens.modalities.point_meshes import GREY
 from vitlens.modalities.point_sampling import farthest_point_sample
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import decoding, is_array, is_path, local_file, name_of, numeric, suffix_of, to_array
@@ -39,8 +40,10 @@ AXES = ("x", "y", "z")
 class PointCloud(Modality):
     """Points on an object's surface: `points` of them by farthest point sampling, centred, in the unit sphere.
 
-    `up` is the axis that points up where the model was trained. `tokenizer`: "pointbert" (arXiv 2111.14819) takes `groups` groups
-    of the `group_size` nearest neighbours; "pnsa" (arXiv 2305.10764) balls of `radius` with up to `group_size` points.
+    `up` is the axis that points up where the model was trained. `mirror` is the axis that is flipped after that turn, for models
+    trained on mirror images: up="z" with mirror="y" swaps the y and z of y-up data, as OpenShape did (arXiv 2305.10764).
+    `tokenizer`: "pointbert" (arXiv 2111.14819) takes `groups` groups of the `group_size` nearest neighbours; "pnsa" (arXiv
+    2305.10764) balls of `radius` with up to `group_size` points.
     """
 
     name: ClassVar[str] = "point_cloud"
@@ -57,6 +60,7 @@ class PointCloud(Modality):
     color: bool = False
     """Tokens see xyz and rgb; a cloud without colours is grey (0.4)."""
     up: Literal["x", "y", "z"] = "y"
+    mirror: Literal["x", "y", "z"] | None = None
     upsample: bool = True
     """Repeat the points of a smaller cloud so that the shape is fixed; False keeps as many as there are."""
     tokenizer: Literal["pointbert", "pnsa"] = "pointbert"
@@ -67,6 +71,7 @@ class PointCloud(Modality):
 
     def __post_init__(self) -> None:
         _one_of("up", self.up, AXES)
+        _one_of("mirror", self.mirror, (*AXES, None))
         _one_of("tokenizer", self.tokenizer, ("pointbert", "pnsa"))
         for name in ("points", "groups", "group_size", "encoder_width"):
             value = getattr(self, name)
@@ -160,7 +165,7 @@ class PointCloud(Modality):
         return torch.cat([cloud, cloud[spread.repeat(-(-missing // len(spread)))[:missing]]])
 
     def _cloud(self, sample: Sample) -> Tensor:
-        """The sample as `[n, 3 or 6]` in the model's orientation, colours as the model wants them."""
+        """The sample as `[n, 3 or 6]`, turned and mirrored as the model wants it, colours as the model wants them."""
         data = torch.from_numpy(np.array(to_array(sample.data), dtype=np.float32))
         least = 1 if self.upsample or self.tokenizer == "pnsa" else self.group_size
         if data.ndim != 2 or data.shape[1] not in (3, 6) or len(data) < least:
@@ -170,6 +175,8 @@ class PointCloud(Modality):
         if not (data[:, :3] != data[:1, :3]).any():
             raise InputError(sample.source, f"all {len(data):,} points in one place", self.accepts)
         xyz = turn(data[:, :3], sample.info.get("up") or self.up, self.up)
+        if self.mirror:
+            xyz = xyz * torch.tensor([-1.0 if axis == self.mirror else 1.0 for axis in AXES])
         if not self.color:
             return xyz
         rgb = data[:, 3:] if data.shape[1] == 6 else torch.full_like(xyz, GREY)
@@ -199,17 +206,9 @@ class PointCloud(Modality):
     def write(self, sample: Sample, folder: Path, stem: str) -> Path:
         """Write a binary PLY: float32 xyz and, where present, 8-bit colours."""
         data = np.asarray(sample.data, np.float32)
-        fields = [(axis, "<f4") for axis in AXES] + [(c, "u1") for c in ("red", "green", "blue")] * (data.shape[1] == 6)
-        table = np.empty(len(data), fields)
-        for column, (name, kind) in enumerate(fields):
-            table[name] = np.rint(data[:, column] * 255) if kind == "u1" else data[:, column]
-        lines = ["ply", "format binary_little_endian 1.0"]
-        if sample.info.get("up"):
-            lines.append(f"comment up_axis {sample.info['up']}")
-        lines.append(f"element vertex {len(data)}")
-        lines += [f"property {'uchar' if kind == 'u1' else 'float'} {name}" for name, kind in fields]
+        rgb = np.rint(data[:, 3:] * 255).astype(np.uint8) if data.shape[1] == 6 else None
         path = Path(folder) / f"{stem}.ply"
-        path.write_bytes("\n".join([*lines, "end_header\n"]).encode() + table.tobytes())
+        write_ply(path, data[:, :3], rgb, sample.info.get("up"))
         return path
 
     def describe(self, sample: Sample) -> dict[str, str]:
@@ -232,9 +231,11 @@ class PointCloud(Modality):
             if self.upsample
             else f"fewer than {self.points:,} points: keep them as they are"
         )
+        mirrored = [f"mirror it: {self.mirror} is flipped, as in the model's training"] if self.mirror else []
         colour = f"colours 0..1, grey {GREY:g} where there are none" if self.color else "drop the colours"
         return [
             f"turn the file's up axis, where it is known, to {self.up}",
+            *mirrored,
             f"more than {self.points:,} points: farthest point sampling from the first point",
             "centre on the mean, divide by the largest radius",
             more,

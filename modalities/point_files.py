@@ -1,4 +1,4 @@
-"""Point cloud files to arrays: tables (npy, npz, txt, xyz), PLY, PCD, LAS/LAZ, and meshes sampled on their surface.
+"""Point cloud files to arrays: PLY and meshes by trimesh, PCD by open3d, LAS/LAZ by laspy, tables and text by numpy.
 
 Every reader returns `Points`, coordinates and colours as the file holds them, or raises one InputError. Formats whose header
 counts the points are checked against it, so that a file cut short never passes for a smaller cloud.
@@ -6,11 +6,12 @@ counts the points are checked against it, so that a file cut short never passes 
 
 from __future__ import annotations
 
-import logging
+import ctypes
+import io
 import re
-import struct
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vitlens.errors import InputError, MissingDependencyError
-from vitlens.modalities.point_sampling import compiled
+from vitlens.modalities.point_meshes import load_trimesh, sample_mesh
 from vitlens.sources import decoding, load_npy, name_of
 
 MAX_POINTS = 50_000_000
@@ -26,8 +27,6 @@ MESHES = ("off", "obj", "stl", "glb", "gltf")
 TABLES = ("npy", "npz", "txt", "xyz")
 EXTENSIONS = ("ply", "pcd", "las", "laz", *MESHES, *TABLES)
 COLUMNS = ("xyz", "xyzrgb", "xyznormal")
-GREY = 0.4
-"""The grey of a point without colour (OpenShape, arXiv 2305.10764)."""
 _NUMBER = re.compile(r"[-+.\d]")
 
 
@@ -107,356 +106,173 @@ def _read_text(path: Path, source: Any, accepted: str) -> np.ndarray:
     return np.loadtxt(path, delimiter=delimiter, skiprows=skip, ndmin=2, max_rows=MAX_POINTS + 1, encoding="latin-1")
 
 
+def _read_mesh(path: Path, source: Any, accepted: str, kind: str, samples: int) -> Points:
+    (xyz, rgb), faces = sample_mesh(path, kind, samples)
+    check_count(len(xyz), source, accepted)
+    return Points(xyz, rgb, {"faces": faces, "up": "y"} if kind in ("glb", "gltf") else {"faces": faces})  # y by definition
+
+
 # --- PLY ---
 
-_PLY_TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-}
-_COLOUR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+# other names of the colours, which trimesh does not know
+_PLY_NAMES = {alias: name for name in (b"red", b"green", b"blue") for alias in (name[:1], b"diffuse_" + name)}
 
 
 def _read_ply(path: Path, source: Any, accepted: str, samples: int) -> Points:
-    with path.open("rb") as file:
-        order, elements, comments = _ply_header(file, source, accepted)
-        if elements.get("face", (0, []))[0] or elements.get("tristrips", (0, []))[0]:
-            for count, _ in elements.values():
-                check_count(max(1, count), source, accepted)
-            if not order and sum(bool(line.strip()) for line in file) < sum(count for count, _ in elements.values()):
-                raise InputError(name_of(source), "a file cut short", accepted)
-            return _read_mesh(path, source, accepted, "ply", samples)
-        if "vertex" not in elements:
-            raise InputError(name_of(source), "a PLY file without vertices", accepted)
-        for name, (count, properties) in elements.items():
-            if any(kind is None for _, kind in properties):
-                raise InputError(name_of(source), f"a PLY file with lists in its {name!r} element and no faces", accepted)
-            check_count(count if name == "vertex" else max(1, count), source, accepted)
-            table = _ply_table(file, order, count, [(p, f"{order}{kind}") for p, kind in properties], source, accepted)
-            if name == "vertex":
-                break
-    up = next((c.split()[1] for c in comments if re.fullmatch(r"up_axis\s+[xyz]", c)), None)
-    return _from_fields(table, source, accepted, {"up": up})
+    """By trimesh, not open3d: of a damaged PLY both readers of open3d 0.20 return uninitialised memory as if it were points.
+
+    (They also misread or drop colours that are not 8-bit, and their PLY library writes to the process's stderr.)
+    """
+    name, content = name_of(source), path.read_bytes()
+    head = content[: content.find(b"end_header") + 1]
+    counts = {element: int(count) for element, count in re.findall(rb"^element\s+(\S+)\s+(\d+)\s*$", head, re.M)}
+    if not content.startswith(b"ply"):
+        raise InputError(name, "not a PLY file (it does not begin with 'ply')", accepted)
+    if b"vertex" not in counts:
+        raise InputError(name, "a PLY file without vertices or with a damaged header", accepted)
+    for count in (counts[b"vertex"], max(counts.values())):
+        check_count(count, source, accepted)
+    if counts.get(b"face") or counts.get(b"tristrips"):
+        lines = content[len(head) :].splitlines()[1:] if b"format ascii" in head else None
+        if lines is not None and sum(1 for line in lines if line.strip()) < sum(counts.values()):
+            raise InputError(name, "a file cut short", accepted)
+        return _read_mesh(path, source, accepted, "ply", samples)
+    known = re.sub(rb"(property \w+ )(\w+)", lambda m: m[1] + _PLY_NAMES.get(m[2].lower(), m[2].lower()), head)
+    loaded = load_trimesh().exchange.ply.load_ply(io.BytesIO(known + content[len(head) :]), skip_materials=True)
+    xyz, rgb = loaded["vertices"], loaded.get("vertex_colors")
+    if len(xyz) != counts[b"vertex"] or object in (xyz.dtype, rgb is not None and rgb.dtype):
+        raise InputError(name, "a file cut short, or with rows of unequal length", accepted)
+    up = re.search(rb"^comment up_axis ([xyz])\s*$", head, re.M)
+    return Points(xyz, None if rgb is None else rgb[:, :3], {"up": up[1].decode() if up else None})
 
 
-def _ply_header(
-    file: Any, source: Any, accepted: str
-) -> tuple[str, dict[str, tuple[int, list[tuple[str, str | None]]]], list[str]]:
-    """Byte order ("<", ">", "" for text), elements {name: (count, [(property, type; None for a list)])}, and comments."""
-    if file.readline(16).strip() != b"ply":
-        raise InputError(name_of(source), "not a PLY file (it does not begin with 'ply')", accepted)
-    order, elements, comments = None, {}, []
-    properties: list[tuple[str, str | None]] = []
-    for _ in range(1000):
-        words = file.readline(4096).decode("latin-1").split()
-        match words:
-            case ["end_header"]:
-                if order is None:
-                    break
-                return order, elements, comments
-            case ["format", kind, _]:
-                order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
-            case ["element", name, count]:
-                properties = []
-                elements[name] = (int(count), properties)
-            case ["property", "list", _, _, name]:
-                properties.append((name, None))
-            case ["property", kind, name]:
-                properties.append((name, _PLY_TYPES[kind]))
-            case ["comment" | "obj_info", *rest]:
-                comments.append(" ".join(rest))
-            case _:
-                break
-    raise InputError(name_of(source), "a PLY file with a damaged header", accepted)
-
-
-def _ply_table(file: Any, order: str, count: int, fields: list[tuple[str, str]], source: Any, accepted: str) -> np.ndarray:
-    if order:
-        return _records(file.read(count * np.dtype(fields).itemsize), count, fields, source, accepted)
-    rows = [line for _ in range(count) if (line := file.readline()).strip()]
-    return _text_records(rows, count, fields, source, accepted)
-
-
-def _records(content: bytes, count: int, fields: Any, source: Any, accepted: str) -> np.ndarray:
-    dtype = np.dtype(fields)
-    if len(content) < count * dtype.itemsize:
-        raise InputError(name_of(source), f"a file cut short: {len(content) // dtype.itemsize:,} of {count:,} points", accepted)
-    return np.frombuffer(content, dtype, count)
-
-
-def _text_records(rows: list[bytes], count: int, fields: list[Any], source: Any, accepted: str) -> np.ndarray:
-    if len(rows) < count:
-        raise InputError(name_of(source), f"a file cut short: {len(rows):,} of {count:,} points", accepted)
-    return np.loadtxt(rows[:count], np.dtype(fields), ndmin=1, encoding="latin-1")
-
-
-def _from_fields(table: np.ndarray, source: Any, accepted: str, info: dict[str, Any]) -> Points:
-    names = {name.lower(): name for name in table.dtype.names or ()}
-    if not {"x", "y", "z"} <= set(names):
-        raise InputError(name_of(source), f"no x, y, z among its fields ({', '.join(names) or 'none'})", accepted)
-    xyz = np.stack([table[names[axis]] for axis in "xyz"], axis=1)
-    colours = next((c for c in _COLOUR_NAMES if set(c) <= set(names)), None)
-    rgb = np.stack([table[names[c]] for c in colours], axis=1) if colours else None
-    return Points(xyz, rgb, info)
+def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray | None, up: str | None) -> None:
+    """Write a binary PLY of float32 `xyz` [n, 3] and 8-bit `rgb` [n, 3], with a comment that says which axis is `up`."""
+    content = load_trimesh().PointCloud(xyz, colors=rgb).export(file_type="ply")
+    comment = f"comment up_axis {up}\n".encode() if up else b""
+    path.write_bytes(content.replace(b"element vertex", comment + b"element vertex", 1))
 
 
 # --- PCD ---
 
+_PCD_TYPES = {"F4", "F8", "I1", "I2", "I4", "I8", "U1", "U2", "U4", "U8"}
+# Numbers, in fewer bytes than open3d's buffer for a line: longer rows come back as uninitialised memory, and words as 0.
+_PCD_ROW = re.compile(rb"[-+.\w \t\r\n]{1,1000}")
+
+
+def load_open3d() -> Any:
+    """Import open3d, which takes seconds. On Linux it needs libusb: without the system's, the `libusb-package` wheel's is used.
+
+    Raises:
+        MissingDependencyError: open3d, or on Linux libusb-package, is not installed.
+    """
+    try:
+        if sys.platform == "linux":
+            try:
+                ctypes.CDLL("libusb-1.0.so.0")
+            except OSError:
+                import libusb_package
+
+                ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+        import open3d
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{error}: pip install open3d libusb-package") from error
+    return open3d
+
 
 def _read_pcd(path: Path, source: Any, accepted: str) -> Points:
-    """PCD 0.7 of the Point Cloud Library: ascii, binary and binary_compressed."""
+    """By open3d's older reader: its newer one crashes on the padding fields that PCL writes (Open3D issue 6437)."""
+    count, single = _check_pcd(path, source, accepted)
+    open3d = load_open3d()
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        cloud = open3d.io.read_point_cloud(str(path), format="pcd")
+    if len(cloud.points) != count:
+        raise InputError(name_of(source), "PCD data that is cut short or damaged", accepted)
+    xyz = np.asarray(cloud.points)  # always float64; its colours are always 0..1
+    return Points(xyz.astype(np.float32) if single else xyz, np.asarray(cloud.colors) if cloud.has_colors() else None)
+
+
+def _check_pcd(path: Path, source: Any, accepted: str) -> tuple[int, bool]:
+    """The number of points, and whether they are float32, of a PCD file that holds as much data as its header says.
+
+    open3d does not check: it crashes on damaged headers, and makes up the points of rows that are missing or cannot be read.
+    """
+    name, header = name_of(source), dict[str, list[str]]()
     with path.open("rb") as file:
-        header = _pcd_header(file, source, accepted)
-        count = int(header["POINTS"][0])
+        while "DATA" not in header and len(header) < 20 and (line := file.readline(1000)):
+            key, *words = line.decode("latin-1").split() or ["#"]
+            header[key] = words
+        try:
+            fields, count, (form,) = header["FIELDS"], int(header["POINTS"][0]), header["DATA"]
+            repeats = [int(times) for times in header.get("COUNT", "1" * len(fields))]
+            types = [kind.upper() + size for kind, size in zip(header["TYPE"], header["SIZE"], strict=True)]
+            type_of = dict(zip(fields, types, strict=True))
+            normals = len({"normal_x", "normal_y", "normal_z"} & set(fields))
+            if not _PCD_TYPES.issuperset(types) or len(repeats) != len(types) or min(repeats) < 1 or normals in (1, 2):
+                raise ValueError("fields")
+        except (LookupError, ValueError) as error:
+            raise InputError(name, "not a PCD file (its header is missing or damaged)", accepted) from error
+        if not {"x", "y", "z"} <= set(fields):
+            raise InputError(name, f"no x, y, z among its fields ({', '.join(fields)})", accepted)
         check_count(count, source, accepted)
-        repeats = [int(c) for c in header.get("COUNT", ["1"] * len(header["FIELDS"]))]
-        parts = zip(header["FIELDS"], header["SIZE"], header["TYPE"], repeats, strict=True)
-        fields = [
-            (f"{name}{i}" if name == "_" else name, f"<{kind.lower()}{size}", (times,) if times > 1 else ())
-            for i, (name, size, kind, times) in enumerate(parts)
-        ]
-        data = header["DATA"][0].lower()
-        if data == "ascii":
-            table = _text_records([line for line in file if line.strip()], count, fields, source, accepted)
-        elif data == "binary":
-            table = _records(file.read(count * np.dtype(fields).itemsize), count, fields, source, accepted)
-        elif data == "binary_compressed":
-            table = _pcd_compressed(file, count, fields, source, accepted)
+        left = path.stat().st_size - file.tell()
+        size = count * sum(int(kind[1]) * times for kind, times in zip(types, repeats, strict=True))
+        if form == "binary_compressed":
+            packed, plain = np.frombuffer(file.read(8).ljust(8, b"\0"), "<u4").tolist()
+            whole = left >= 8 + packed and plain == size
+        elif form == "ascii":
+            rows = (row if _PCD_ROW.fullmatch(row) else b"?" for row in file)
+            whole = left > 0 and np.loadtxt(rows, ndmin=2, max_rows=count).shape == (count, sum(repeats))
         else:
-            raise InputError(name_of(source), f"PCD data of kind {data!r}", accepted)
-    points = _from_fields(table, source, accepted, {})
-    packed = next((name for name in ("rgb", "rgba") if name in (table.dtype.names or ())), None)
-    if packed and table.dtype[packed].itemsize == 4:  # 0x00RRGGBB, often behind a float's bits
-        bits = np.ascontiguousarray(table[packed]).view(np.uint32)
-        points.rgb = np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=1).astype(np.uint8)
-    return points
-
-
-def _pcd_header(file: Any, source: Any, accepted: str) -> dict[str, list[str]]:
-    header: dict[str, list[str]] = {}
-    for _ in range(1000):
-        line = file.readline(4096).decode("latin-1")
-        words = line.split()
-        if words and not words[0].startswith("#"):
-            header[words[0].upper()] = words[1:]
-        if "DATA" in header or not line:
-            break
-    if not {"FIELDS", "SIZE", "TYPE", "POINTS", "DATA"} <= set(header):
-        raise InputError(name_of(source), "not a PCD file (its header is missing or damaged)", accepted)
-    return header
-
-
-def _pcd_compressed(file: Any, count: int, fields: list[Any], source: Any, accepted: str) -> np.ndarray:
-    """LZF-compressed, field after field: all x, then all y, ..."""
-    sizes = np.frombuffer(file.read(8), "<u4")
-    dtype = np.dtype(fields)
-    content = np.frombuffer(file.read(int(sizes[0])), np.uint8)
-    plain = np.empty(count * dtype.itemsize, np.uint8)
-    if len(content) != sizes[0] or sizes[1] != len(plain) or compiled(_lzf_kernel)(content, plain) != len(plain):
-        raise InputError(name_of(source), "compressed PCD data that is cut short or damaged", accepted)
-    table, at = np.empty(count, dtype), 0
-    for name in dtype.names or ():
-        size = dtype[name].itemsize * count
-        table[name] = plain[at : at + size].view(dtype[name].base).reshape(count, *dtype[name].shape)
-        at += size
-    return table
-
-
-def _lzf_kernel(content, plain):
-    """Decompress LZF: literal runs, and copies from up to 8 KiB back. Returns the bytes written, -1 for damaged data."""
-    i, o = np.int64(0), np.int64(0)
-    while i < len(content):
-        control = np.int64(content[i])
-        i += 1
-        if control < 32:
-            length = control + 1
-            if i + length > len(content) or o + length > len(plain):
-                return -1
-            for j in range(length):
-                plain[o + j] = content[i + j]
-            i += length
-        else:
-            length = control >> 5
-            if i + (2 if length == 7 else 1) > len(content):
-                return -1
-            if length == 7:
-                length += np.int64(content[i])
-                i += 1
-            back = o - ((control & 31) << 8) - np.int64(content[i]) - 1
-            i += 1
-            length += 2
-            if back < 0 or o + length > len(plain):
-                return -1
-            for j in range(length):  # byte by byte: a copy may overlap itself
-                plain[o + j] = plain[back + j]
-        o += length
-    return o
+            whole = form == "binary" and left >= size
+    if not whole:
+        raise InputError(name, "PCD data that is cut short or damaged", accepted)
+    return count, {type_of[axis] for axis in "xyz"} == {"F4"}
 
 
 # --- LAS ---
 
-_LAS_COLOURS = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}
-"""Where red, green, blue begin in a record of each point format that has them."""
-_UNZIP = """
-import sys, laspy
-with laspy.open(sys.argv[1], laz_backend=laspy.LazBackend.Lazrs, read_evlrs=False) as reader:
-    sys.stdout.buffer.write(reader.read().points.array.tobytes())
+LAS_SECONDS = 30
+"""After so many seconds, and one more per megabyte, a file counts as damaged."""
+_LAS_READER = """
+import sys
+source, target, most, *sys.path = sys.argv[1:]
+import laspy, numpy
+with laspy.open(source, laz_backend=laspy.LazBackend.Lazrs, read_evlrs=False) as reader:
+    count = reader.header.point_count
+    if not 0 < count <= int(most):
+        sys.exit(f"{count:,} points")
+    las = reader.read()
+if len(las) < count:
+    sys.exit(f"{len(las):,} of {count:,} points")
+colours = {"red", "green", "blue"} <= set(las.point_format.dimension_names)
+numpy.savez(target, xyz=las.xyz, rgb=numpy.stack([las.red, las.green, las.blue], axis=1) if colours else numpy.zeros(0))
 """
 
 
 def _read_las(path: Path, source: Any, accepted: str) -> Points:
-    """LAS and LAZ: z is up; colours are 16 bit, though many writers store 8; all black stands for none."""
-    with path.open("rb") as file:
-        head = file.read(375).ljust(375, b"\0")
-        begin, count = _unpack("<I", head, 96), _unpack("<Q" if head[25] >= 4 else "<I", head, 247 if head[25] >= 4 else 107)
-        kind, size = head[104] & 63, _unpack("<H", head, 105)
-        tables_fit = 54 * _unpack("<I", head, 100) <= begin <= path.stat().st_size
-        colour = _LAS_COLOURS.get(kind)
-        if head[:4] != b"LASF" or kind > 10 or size < (12 if colour is None else colour + 6) or not tables_fit:
-            raise InputError(name_of(source), "not a LAS file, or one with a damaged header", accepted)
-        check_count(count, source, accepted)
-        file.seek(begin)
-        content = _unzipped(path) if head[104] & 192 else file.read(count * size)
-    fields: dict[str, Any] = {"names": ["xyz"], "formats": ["<3i4"], "offsets": [0], "itemsize": size}
-    if colour is not None:
-        fields = {**fields, "names": ["xyz", "rgb"], "formats": ["<3i4", "<3u2"], "offsets": [0, colour]}
-    table = _records(content, count, fields, source, accepted)
-    xyz = table["xyz"] * np.frombuffer(head, "<f8", 3, 131) + np.frombuffer(head, "<f8", 3, 155)
-    rgb = table["rgb"] if colour is not None and table["rgb"].any() else None
-    return Points(xyz, rgb, {"up": "z"}, 65535.0 if rgb is not None and rgb.max() > 255 else None)
+    """LAS and LAZ by laspy: z is up; colours are 16 bit, though many writers store 8; all black stands for none.
 
-
-def _unpack(kind: str, content: bytes, at: int) -> int:
-    return int(struct.unpack_from(kind, content, at)[0])
-
-
-def _unzipped(path: Path) -> bytes:
-    """The point records of a LAZ file, from a process of its own: on damaged files the decompressor ends its process."""
-    command = [sys.executable, "-I", "-c", _UNZIP, str(path)]
-    seconds = 60 + path.stat().st_size / 1e6
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False)
-    if done.returncode == 0:
-        return done.stdout
-    reason = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["damaged"]
-    if "No module named" in reason[-1]:
-        raise MissingDependencyError("reading .laz files needs laspy and lazrs: pip install 'laspy[lazrs]'")
-    raise ValueError(f"LAZ decompression failed: {reason[-1]}")
-
-
-# --- meshes ---
-
-
-def _read_mesh(path: Path, source: Any, accepted: str, kind: str, samples: int) -> Points:
-    import trimesh
-
-    logger = logging.getLogger("trimesh")
-    if not logger.handlers:  # what it warns of ends in our InputError; without a handler it would reach the terminal as well
-        logger.addHandler(logging.NullHandler())
-    if kind in ("off", "stl", "glb"):
-        _check_complete(path, source, accepted, kind)
-    if kind == "obj" and (rows := _obj_without_faces(path)):
-        return split_columns(np.loadtxt(rows, ndmin=2), source, accepted, None)
-    scene = trimesh.load_scene(path, file_type=kind, process=False)
-    pieces: list[Any] = [piece for piece in scene.dump() if len(getattr(piece, "vertices", ()))]
-    for piece in pieces:
-        check_count(len(piece.vertices), source, accepted)
-        if not np.isfinite(piece.vertices).all():
-            raise InputError(name_of(source), "vertices that are NaN or infinite", accepted)
-    info: dict[str, Any] = {"faces": sum(len(getattr(piece, "faces", ())) for piece in pieces)}
-    if kind in ("glb", "gltf"):
-        info["up"] = "y"  # by definition of the format
-    areas = np.array([piece.area if len(getattr(piece, "faces", ())) else 0.0 for piece in pieces])
-    if not pieces:
-        raise InputError(name_of(source), "no geometry in it", accepted)
-    if not 0 < areas.sum() < np.inf:  # points only, or faces without an area
-        return _joined([_vertices(piece) for piece in pieces], info)
-    edges = np.round(np.cumsum(areas) / areas.sum() * samples).astype(int)
-    counts = np.diff(edges, prepend=0)
-    return _joined([_on_surface(piece, count) for piece, count in zip(pieces, counts, strict=True) if count], info)
-
-
-def _check_complete(path: Path, source: Any, accepted: str, kind: str) -> None:
-    """Refuse a mesh file that says how long it is and is shorter: the loader would return a part of it."""
-    cut = False
-    if kind == "glb":
-        with path.open("rb") as file:
-            head = file.read(12)
-        cut = len(head) < 12 or int.from_bytes(head[8:12], "little") > path.stat().st_size
-    elif kind == "stl":
-        with path.open("rb") as file:
-            begin = file.read(6)
-            file.seek(max(0, path.stat().st_size - 1024))
-            cut = begin.lower() == b"solid " and b"\0" not in (tail := file.read()) and b"endsolid" not in tail
-    else:
-        text = re.sub(r"#[^\n]*", "", path.read_text(encoding="latin-1")).partition("OFF")[2]
-        lines = [line for line in text.splitlines() if line.strip()]
-        counts = [int(word) for word in lines[0].split()[:2]] if lines else [1, 1]
-        check_count(max(counts), source, accepted)
-        cut = len(lines) < 1 + sum(counts)
-    if cut:
-        raise InputError(name_of(source), "a file cut short or damaged", accepted)
-
-
-def _obj_without_faces(path: Path) -> list[str]:
-    """The vertex lines of an OBJ file that holds a bare point cloud; none if it has faces."""
-    with path.open(encoding="latin-1") as lines:
-        rows = []
-        for line in lines:
-            if line.startswith("f "):
-                return []
-            if line.startswith("v "):
-                rows.append(line[2:])
-    return rows
-
-
-def _vertices(piece: Any) -> Points:
-    colours = piece.visual.vertex_colors if getattr(piece.visual, "kind", None) == "vertex" else None
-    return Points(np.asarray(piece.vertices), None if colours is None else np.asarray(colours)[:, :3])
-
-
-def _on_surface(mesh: Any, count: int) -> Points:
-    """`count` points spread over the faces by area, always the same ones."""
-    random = np.random.default_rng(0)
-    faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
-    total = np.cumsum(mesh.area_faces)
-    chosen = np.searchsorted(total, random.random(count) * total[-1], side="right").clip(max=len(faces) - 1)
-    root, along = np.sqrt(random.random(count)), random.random(count)
-    weights = np.stack([1 - root, root * (1 - along), root * along], axis=1)
-    xyz = np.einsum("nk,nkc->nc", weights, vertices[faces[chosen]])
-    return Points(xyz, _surface_colours(mesh, chosen, weights))
-
-
-def _surface_colours(mesh: Any, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
-    """Colours 0..255 from the mesh's vertices, faces, texture or material; None where it has none."""
-    from trimesh.visual.color import uv_to_interpolated_color
-
-    visual, corners = mesh.visual, np.asarray(mesh.faces)[chosen]
-    if visual.kind == "vertex":
-        return np.einsum("nk,nkc->nc", weights, visual.vertex_colors[corners][..., :3]).round().astype(np.uint8)
-    if visual.kind == "face":
-        return visual.face_colors[chosen][:, :3]
-    if visual.kind != "texture":
-        return None
-    material = visual.material
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    factor = getattr(material, "baseColorFactor", None)
-    if image is not None and visual.uv is not None:
-        uv = np.einsum("nk,nkc->nc", weights, np.asarray(visual.uv)[corners])
-        tint = 1.0 if factor is None else np.asarray(factor)[:3] / 255.0
-        return (uv_to_interpolated_color(uv, image)[:, :3] * tint).round().astype(np.uint8)
-    colour = factor if factor is not None else getattr(material, "diffuse", None)
-    return None if colour is None else np.tile(np.asarray(colour)[:3].astype(np.uint8), (len(chosen), 1))
-
-
-def _joined(pieces: list[Points], info: dict[str, Any]) -> Points:
-    xyz = np.concatenate([piece.xyz for piece in pieces])
-    if all(piece.rgb is None for piece in pieces):
-        return Points(xyz, None, info)
-    grey = round(GREY * 255)
-    rgb = [np.full(piece.xyz.shape, grey, np.uint8) if piece.rgb is None else piece.rgb for piece in pieces]
-    return Points(xyz, np.concatenate(rgb), info)
+    In a process of its own and with a time limit: a damaged LAZ file may end the process that reads it, and a damaged header keep
+    it busy for a minute.
+    """
+    name, seconds = name_of(source), LAS_SECONDS + path.stat().st_size / 1e6
+    with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="vitlens-") as folder:
+        if file.read(4) != b"LASF":
+            raise InputError(name, "not a LAS file (it does not begin with 'LASF')", accepted)
+        target = Path(folder) / "points.npz"
+        command = [sys.executable, "-I", "-c", _LAS_READER, str(path), str(target), str(MAX_POINTS), *sys.path]
+        try:
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            raise InputError(name, f"a LAS file that takes more than {seconds:.0f} s to read: damaged", accepted) from None
+        if done.returncode:
+            reason = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
+            if "No module named" in reason:
+                raise MissingDependencyError("reading .las and .laz files needs laspy and lazrs: pip install 'laspy[lazrs]'")
+            raise InputError(name, f"a LAS file cut short or with a damaged header ({reason[:200]})", accepted)
+        with np.load(target) as points:
+            xyz, rgb = points["xyz"], points["rgb"]
+    if not rgb.any():
+        return Points(xyz, None, {"up": "z"})
+    return Points(xyz, rgb, {"up": "z"}, 65535.0 if rgb.max() > 255 else None)

@@ -105,7 +105,7 @@ def _training_card(
 def _openshape_card(name: str, file: str, *, depth: int, skip: int, **card: Any) -> ModelCard:
     """A card for a bigG OpenShape file: the point cloud tower alone; the anchors come from open_clip."""
     vit = replace(VIT_G, skip_blocks=skip)
-    options = {"points": 10000, "color": True, "up": "z", "tokenizer": "pnsa", "group_size": 64, "radius": 0.2}
+    options = {"points": 10000, "color": True, "up": "z", "mirror": "y", "tokenizer": "pnsa", "group_size": 64, "radius": 0.2}
     lens = PerceiverConfig(depth=depth)
     sensor = EncoderSpec(
         "point_cloud", vit, options=options, lens=lens, token_width=256, trains=FreezePlan(class_token=True, positions=True)
@@ -265,7 +265,10 @@ def _b_audio() -> ModelCard:
 
 
 def _g_cards() -> list[ModelCard]:
-    notes = ("10,000 points with colour (grey 0.4 where a file has none), z up: OpenShape's convention.",)
+    notes = (
+        "10,000 points with colour (grey 0.4 where a file has none), z up: OpenShape's convention.",
+        "OpenShape's swap of y and z mirrors objects; mirror='y' does the same.",
+    )
     return [
         _openshape_card(
             "vitlens-g-openshape",

@@ -6,8 +6,6 @@ python -m vitlens.benchmarks.speed.point_sampling
 from __future__ import annotations
 
 import argparse
-import ctypes
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,25 +15,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vitlens.modalities.point_files import load_open3d
 from vitlens.modalities.point_sampling import farthest_point_sample
 
 CASES = ((1, 10_000, 8192), (8, 8192, 512))
 """Clouds, points of each, points chosen: a scan down to the model's input; a batch down to the centres of its groups."""
-
-
-def load_open3d() -> Any:
-    """Import open3d. On Linux it wants the system's libusb: the one of the `libusb-package` wheel is loaded before it.
-
-    Raises:
-        ImportError: open3d, or on Linux libusb-package, is not installed.
-    """
-    if sys.platform == "linux":
-        import libusb_package
-
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    import open3d
-
-    return open3d
 
 
 def shells(clouds: int, points: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.depth import Depth, room, to_disparity
-from vitlens.modality import Sample
+from vitlens.modality import Sample, guess_modality
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "vitlens"
 PREPROC = REFERENCE / "golden_preproc_formula"
@@ -318,5 +318,7 @@ def test_files_are_claimed_by_their_content(tmp_path):
     assert (
         depth.claims(tmp_path / "photo.png") == depth.claims(tmp_path / "words.png") == depth.claims(tmp_path / "none.png") == 0
     )
-    assert depth.claims(tmp_path / "a.exr") == depth.claims(tmp_path / "a.pfm") == 1
-    assert 0 < depth.claims(tmp_path / "a.npy") < 1
+    assert depth.claims(tmp_path / "a.exr") == depth.claims(tmp_path / "a.pfm") == depth.claims(tmp_path / "a.npy") == 1
+    np.save(tmp_path / "a.npy", MILLIMETRES)
+    with pytest.raises(InputError, match="depth or eeg"):
+        guess_modality(tmp_path / "a.npy")

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.golden import POINT_BERT, POINT_NET, REFERENCE, arrays, batch, module, official_state
 from vitlens.errors import InputError, OptionError
-from vitlens.modalities import point_sampling
+from vitlens.modalities import point_files, point_sampling
 from vitlens.modalities.point_cloud import PointCloud
 from vitlens.modalities.point_sampling import ball_query, farthest_point_sample, gather_points, knn_groups
 from vitlens.modality import Sample
@@ -87,6 +87,20 @@ def test_the_up_axis_is_turned_not_mirrored(old: Any, new: Any) -> None:
     assert float(torch.linalg.det(turned)) == pytest.approx(1)
 
 
+def test_mirroring_after_the_turn_is_openshapes_swap_of_y_and_z() -> None:
+    xyz = cloud(100)
+    options: dict[str, Any] = {"points": 128, "groups": 16, "upsample": False, "group_size": 8}
+    swapped = PointCloud(**options).transform(small.read(xyz[:, [0, 2, 1]]))
+    turned_and_mirrored = PointCloud(**options, up="z", mirror="y")
+    assert torch.equal(turned_and_mirrored.transform(small.read(xyz, up="y")), swapped)
+    assert torch.equal(turned_and_mirrored._cloud(small.read(xyz, up="y")), torch.from_numpy(xyz[:, [0, 2, 1]]))
+    coloured = PointCloud(**options, mirror="x", color=True).transform(small.read(np.c_[xyz, xyz]))
+    plain = PointCloud(**options).transform(small.read(xyz))
+    assert torch.equal(coloured, torch.cat([plain * torch.tensor([-1.0, 1, 1]), torch.from_numpy(xyz)], dim=1))
+    assert any("y is flipped" in step for step in turned_and_mirrored.steps())
+    assert not any("flipped" in step for step in small.steps())
+
+
 def test_an_unknown_up_axis_is_left_alone() -> None:
     xyz = cloud(100)
     for up in ("x", "y", "z"):
@@ -135,7 +149,16 @@ def test_too_few_points_for_one_group_are_refused_when_they_may_not_be_repeated(
 
 @pytest.mark.parametrize(
     "options",
-    [{"up": "w"}, {"tokenizer": "patch"}, {"points": 0}, {"points": 100}, {"groups": True}, {"radius": -1.0}, {"color": "yes"}],
+    [
+        {"up": "w"},
+        {"mirror": "w"},
+        {"tokenizer": "patch"},
+        {"points": 0},
+        {"points": 100},
+        {"groups": True},
+        {"radius": -1.0},
+        {"color": "yes"},
+    ],
     ids=str,
 )
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
@@ -410,6 +433,44 @@ def test_every_format_gives_the_same_points_and_colours(name: str, tmp_path: Pat
     assert small.describe(sample)["format"] == path.suffix[1:]
 
 
+def fields(names: str, rows: str) -> bytes:
+    lines = "".join(f"property {name}\n" for name in names.split(", "))
+    return f"ply\nformat ascii 1.0\nelement vertex 2\n{lines}end_header\n{rows}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "data"),
+    [
+        ("double x, double y, double z", "500000.125 1 2\n500001 4 5", [[-0.4375, -1.5, -1.5], [0.4375, 1.5, 1.5]]),
+        ("double x, float y, int z", "0 1.5 2\n3 4 5", [[0, 1.5, 2], [3, 4, 5]]),
+        ("float Z, float y, float x", "3 2 1\n6 5 4", [[1, 2, 3], [4, 5, 6]]),
+        ("float x, float y, float z, float red, float green, float blue", "0 0 0 0 0.5 1\n1 1 1 0 0 0", [0, 0.5, 1]),
+        ("float x, float y, float z, ushort red, ushort green, ushort blue", "0 0 0 0 0 0\n1 1 1 0 255 51", [0, 0, 0]),
+        ("float x, float y, float z, uchar r, uchar g, uchar b, uchar alpha", "0 0 0 255 51 0 9\n1 1 1 0 0 0 9", [1, 0.2, 0]),
+        ("float x, float y, float z, float nx, uchar diffuse_red, uchar diffuse_green, uchar diffuse_blue",
+         "0 0 0 1 255 51 0\n1 1 1 1 0 0 0", [1, 0.2, 0]),
+    ],
+)  # fmt: skip
+def test_ply_fields_of_any_type_and_usual_name(names: str, rows: str, data: list[Any]) -> None:
+    sample = small.read(fields(names, rows), format="ply")
+    if isinstance(data[0], list):
+        np.testing.assert_allclose(sample.data, data, atol=1e-6)
+    else:
+        np.testing.assert_allclose(sample.data[0, 3:], data, atol=1e-6)
+
+
+def test_pcd_with_the_padding_that_pcl_writes_and_with_doubles() -> None:
+    padded = [("xyz", "<f4", 3), ("_", "u1", 4), ("rgb", "<u4"), ("__", "u1", 12)]
+    table_ = np.zeros(80, padded)
+    table_["xyz"], table_["rgb"] = XYZ, (BYTES.astype(np.uint32) << [16, 8, 0]).sum(axis=1)
+    head = "VERSION 0.7\nFIELDS x y z _ rgb _\nSIZE 4 4 4 1 4 1\nTYPE F F F U F U\nCOUNT 1 1 1 4 1 12\nWIDTH 80\nHEIGHT 1\n"
+    content = f"{head}VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 80\nDATA binary\n".encode() + table_.tobytes()
+    np.testing.assert_allclose(small.read(content, format="pcd").data, np.c_[XYZ, BYTES / 255], atol=1e-6)
+    head = "FIELDS x y z\nSIZE 8 8 8\nTYPE F F F\nWIDTH 2\nHEIGHT 1\nPOINTS 2\nDATA ascii\n"
+    far = small.read(f"{head}500000.125 0 0\n500001 1 1\n".encode(), format="pcd")
+    np.testing.assert_allclose(far.data[:, 0] + far.info["origin"][0], [500000.125, 500001], atol=1e-9)
+
+
 @pytest.mark.parametrize("point_format", [0, 2, 3, 6, 7])
 def test_las_has_z_up_and_colours_of_16_bits_or_8(point_format: int, tmp_path: Path) -> None:
     coloured = point_format in (2, 3, 7)
@@ -590,6 +651,13 @@ def test_impossible_read_options_are_refused(options: dict[str, Any]) -> None:
         ("fields.pcd", FILES["ascii.pcd"].replace(b"FIELDS x", b"FIELDS u"), "no x, y, z"),
         ("absurd.pcd", FILES["binary.pcd"].replace(b"POINTS 80", b"POINTS 80000000"), "80,000,000 points"),
         ("damaged.pcd", FILES["binary_compressed.pcd"][:-20], "cut short or damaged"),
+        ("row.ply", FILES["ascii.ply"].replace(b" 0.25 ", b" ", 1), "unequal length"),
+        ("word.ply", FILES["ascii.ply"].replace(b" 0.25 ", b" zero ", 1), "cannot be decoded"),
+        ("normals.pcd", FILES["binary.pcd"].replace(b"z rgb", b"z normal_x"), "header is missing or damaged"),
+        ("row.pcd", FILES["ascii.pcd"].replace(b" 0.25 ", b" ", 1), "cannot be decoded"),
+        ("word.pcd", FILES["ascii.pcd"].replace(b" 0.25 ", b" zero ", 1), "cannot be decoded"),
+        ("rows.pcd", b"".join(FILES["ascii.pcd"].splitlines(keepends=True)[:-1]), "cut short"),
+        ("short.pcd", FILES["binary.pcd"][:-1], "cut short"),
         ("words.txt", b"once upon a time\n" * 200, "no line of numbers"),
         ("ragged.txt", b"1 2 3\n4 5\n", "cannot be decoded"),
         ("two.txt", b"1 2\n3 4\n", r"shape \[2, 2\]"),
@@ -600,6 +668,7 @@ def test_impossible_read_options_are_refused(options: dict[str, Any]) -> None:
         ("nan.off", b"OFF\n3 1 0\nnan 0 0\n1 0 0\n1 1 0\n3 0 1 2\n", "NaN"),
         ("cut.stl", b"solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "cut short"),
         ("wrong.las", b"LASF" + bytes(500), "damaged header"),
+        ("wrong.laz", b"solid cube", "not a LAS file"),
         ("cloud.docx", b"PK", "type .docx"),
     ],
 )
@@ -608,6 +677,30 @@ def test_files_that_are_no_cloud_are_refused_by_name(name: str, content: bytes, 
     with pytest.raises(InputError, match=found) as caught:
         small.read(tmp_path / name)
     assert caught.value.source == str(tmp_path / name)
+
+
+def test_a_las_file_cut_short_says_so_and_one_that_takes_too_long_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = las(XYZ, None, 0, "las", tmp_path)
+    for cut in (content[:-1], content[: -20 * 40], content[:100]):
+        with pytest.raises(InputError, match="cut short"):
+            small.read(cut, format="las")
+    monkeypatch.setattr(point_files, "LAS_SECONDS", 0)
+    with pytest.raises(InputError, match="takes more than"):
+        small.read(content, format="las")
+
+
+def test_damaged_files_leave_the_terminal_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    packed = FILES["binary_compressed.pcd"]
+    for kind, content in (
+        ("pcd", packed[:-300] + bytes(300)),
+        ("ply", FILES["binary_little_endian.ply"][:-5]),
+        ("las", b"LASF" + bytes(400)),
+    ):
+        with pytest.raises(InputError):
+            small.read(content, format=kind)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_files_folders_and_other_things_are_refused(tmp_path: Path) -> None:
