@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import glob
+import inspect
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitlens.errors import InputError, OptionError
+from vitlens.manifest import MANIFEST, read_manifest
 from vitlens.modality import guess_modality, list_modalities, modality_class
-from vitlens.sources import check_file, decoding, suffix_of
-
-MANIFEST = "a manifest: .csv, .tsv, .jsonl or .parquet with a column per modality and paths relative to it"
-MANIFEST_TYPES = ("csv", "tsv", "jsonl", "parquet")
+from vitlens.storage import holds_embeddings
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,15 @@ class Failure:
     modality: str
     error: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """The failure as JSON types."""
+        return {"row": self.row, "item": self.name, "modality": self.modality, "error": self.error}
+
+
+def reason_of(error: InputError) -> str:
+    """What was wrong with an input, in one line and without its name."""
+    return " ".join(f"{error.found}. Accepted: {error.accepted}".split())
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -61,6 +69,12 @@ class Inputs:
         for item in self.items:
             groups.setdefault(item.modality, []).append(item)
         return groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON types."""
+        items = [{"row": i.row, "item": i.name, "modality": i.modality, "read_options": dict(i.options)} for i in self.items]
+        counts = {modality: len(items) for modality, items in self.by_modality().items()}
+        return {"counts": counts, "items": items, "errors": [failure.to_dict() for failure in self.failures]}
 
 
 def gather(
@@ -145,9 +159,15 @@ def _files(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
         else:
             yield given, True
             continue
+        found = [path for path in found if not _ours(path)]
         if not found:
             raise InputError(given, "no files there", "files, folders, or quoted patterns such as 'sounds/**/*.flac'")
         yield from ((path, False) for path in found)
+
+
+def _ours(path: str) -> bool:
+    """Whether a file nobody named is an earlier output: stored embeddings, or a part of an unfinished job."""
+    return ".partial" in (part[-8:] for part in Path(path).parts) or holds_embeddings(path)
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -173,7 +193,8 @@ def _from_manifest(path: Path, modalities: Sequence[str]) -> Inputs:
         for modality in wanted:
             cell = row.get(modality)
             if not _empty(cell):
-                own = {option: _value(row[column]) for column, option in options[modality] if not _empty(row.get(column))}
+                filled = [(column, option) for column, option in options[modality] if not _empty(row.get(column))]
+                own = {option: _value(modality, option, row[column]) for column, option in filled}
                 items.append(_manifest_item(path, number, modality, cell, own))
     if not items:
         raise InputError(os.fspath(path), f"every cell of {', '.join(wanted)} is empty", MANIFEST)
@@ -201,68 +222,30 @@ def _option_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -
     return found
 
 
-def read_manifest(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .csv, .tsv, .jsonl or .parquet file.
-
-    Raises:
-        InputError: no such file, another type, broken, empty, or rows that do not fit the header.
-    """
-    check_file(path, accepted=MANIFEST, extensions=MANIFEST_TYPES)
-    readers = {"csv": _csv_rows, "tsv": _csv_rows, "jsonl": _json_rows, "parquet": _parquet_rows}
-    with decoding(path, MANIFEST):
-        rows = readers[suffix_of(path)](path)
-    if not rows:
-        raise InputError(os.fspath(path), "no rows", MANIFEST)
-    return rows
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t" if suffix_of(path) == "tsv" else ",", strict=True)
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise InputError(os.fspath(path), f"a column twice in the header {', '.join(header)}", MANIFEST)
-        rows = []
-        for values in reader:
-            if len(values) != len(header) and values:
-                found = f"{len(values)} values in line {reader.line_num}, {len(header)} columns in the header"
-                raise InputError(os.fspath(path), found, MANIFEST)
-            if values:
-                rows.append(dict(zip(header, values, strict=True)))
-        return rows
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}", f"a {type(row).__name__}", "one JSON object per line")
-            rows.append(row)
-    return rows
-
-
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(path).to_pylist()
-
-
 def _empty(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
-def _value(text: Any) -> Any:
-    """A number, truth value or list where a text is one, else the text."""
-    if not isinstance(text, str):
-        return text
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
+def _value(modality: str, option: str, given: Any) -> Any:
+    """A text as the kind of value the reader's signature asks for: text, truth value, or whatever JSON makes of it.
+
+    Raises:
+        OptionError: a truth value that is neither true nor false.
+    """
+    if not isinstance(given, str):
+        return given
+    parameter = inspect.signature(modality_class(modality).read).parameters[option]
+    words = set(re.findall(r"\w+", str(parameter.annotation)))
+    if "bool" in words and "str" not in words:
+        if given.lower() not in ("true", "false", "yes", "no"):
+            raise OptionError(f"read option {modality}.{option} must be true or false, found {given!r}")
+        return given.lower() in ("true", "yes")
+    if words <= {"str", "None", "Optional"} and "str" in words:
+        return given
     try:
-        return json.loads(text)
+        return json.loads(given)
     except ValueError:
-        return text
+        return given
 
 
 def parse_read_options(given: Iterable[str], modality: str | None = None) -> dict[str, dict[str, Any]]:
@@ -280,7 +263,7 @@ def parse_read_options(given: Iterable[str], modality: str | None = None) -> dic
         if not equals or not name or not option:
             raise OptionError(f"--read-option {text!r}: write it as MODALITY.OPTION=VALUE, such as depth.scale=0.001")
         check_option(name, option, f"--read-option {text}")
-        options.setdefault(name, {})[option] = _value(value)
+        options.setdefault(name, {})[option] = _value(name, option, value)
     return options
 
 

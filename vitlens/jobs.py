@@ -1,7 +1,7 @@
 """The resumable embedding job: results go to `<out>.partial/` shard by shard, and become one file at the end.
 
-A shard holds whole batches and appears whole (written aside, synced, renamed), so that a job stopped at any moment - Ctrl-C, kill,
-power - goes on where its last shard ended. Batches fall the same way as without a stop: both give the same file.
+A job stopped at any moment - Ctrl-C, kill, power - goes on where its last shard ended. Shards hold whole batches, so that batches
+fall the same way with or without a stop: both give the same file.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vitlens.errors import OptionError
-from vitlens.inputs import Failure, Inputs, Item
-from vitlens.model import EmbeddingSpace
+from vitlens.inputs import Failure, Inputs, Item, reason_of
+from vitlens.spec import EmbeddingSpace
 from vitlens.storage import Column, Content, atomic, check_output, write_embeddings
+from vitlens.work_folder import Shard, WorkFolder
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -72,125 +71,17 @@ class Result:
     """Items that an earlier, stopped run of the same command had done."""
     seconds: float
 
-
-@dataclass(frozen=True)
-class Shard:
-    """Some items of one modality, by position in its list: embeddings [k, E] of `kept`, and what was wrong with `failed`."""
-
-    kept: np.ndarray
-    embeddings: np.ndarray
-    failed: np.ndarray
-    messages: list[str]
-
-
-class WorkFolder:
-    """`<out>.partial/`: job.json, which says what is being done, and the shards."""
-
-    def __init__(self, out: Path) -> None:
-        self.path = out.with_name(out.name + ".partial")
-        self._card = self.path / "job.json"
-        self._lock: IO[str] | None = None
-
-    def open(self, identity: dict[str, Any]) -> None:
-        """Make the folder, or check that it belongs to this very job.
-
-        Raises:
-            OptionError: it belongs to another one, or a running process uses it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        for unfinished in self.path.glob(".*.part"):
-            unfinished.unlink()
-        if self._card.is_file() and any(self._files()):
-            self._check(self.known(), identity)
-        else:
-            self._write(identity)
-
-    def known(self) -> dict[str, Any]:
-        """What job.json says.
-
-        Raises:
-            OptionError: it cannot be read.
-        """
-        try:
-            return dict(json.loads(self._card.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise OptionError(f"{self._card} cannot be read ({error}): delete the folder {self.path} to start anew") from error
-
-    def settle(self, identity: dict[str, Any]) -> None:
-        """Add what is known once the model is loaded, or check it.
-
-        Raises:
-            OptionError: the folder's embeddings come from other weights or another space.
-        """
-        known = self.known()
-        self._check(known, identity)
-        self._write({**known, **identity})
-
-    def _check(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
-        for key, value in identity.items():
-            if key in known and known[key] != value:
-                raise OptionError(
-                    f"{self.path} holds the beginning of another job ({key}: {_shown(known[key])} then, {_shown(value)} now). "
-                    f"Give the same command to go on with it, choose another output, or delete the folder to start anew"
-                )
-
-    def _write(self, identity: dict[str, Any]) -> None:
-        with atomic(self._card) as part:
-            part.write_text(json.dumps(identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def _take_lock(self) -> None:
-        """A lock that the system drops with the process, however it ends."""
-        lock = (self.path / "lock").open("w")
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two processes at once are not noticed there
-            pass
-        except OSError as error:
-            lock.close()
-            raise OptionError(f"{self.path} is in use: another process writes the same output now") from error
-        self._lock = lock
-
-    def _files(self, modality: str = "*") -> list[Path]:
-        return sorted(self.path.glob(f"{modality}-{'[0-9]' * 12}.npz"))
-
-    def add(self, modality: str, shard: Shard) -> None:
-        """Put a shard on disk for good."""
-        first = min([*shard.kept[:1].tolist(), *shard.failed[:1].tolist()])
-        with atomic(self.path / f"{modality}-{first:012d}.npz") as part, part.open("wb") as stream:
-            messages = np.array(shard.messages, np.str_)
-            np.savez(stream, kept=shard.kept, embeddings=shard.embeddings, failed=shard.failed, messages=messages)
-
-    def shards(self, modality: str) -> Iterator[Shard]:
-        """All shards of a modality in input order; one that cannot be read is thrown away, its items will be done again."""
-        for file in self._files(modality):
-            try:
-                with np.load(file, allow_pickle=False) as archive:
-                    yield Shard(archive["kept"], archive["embeddings"], archive["failed"], archive["messages"].tolist())
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                file.unlink()
-
-    def todo(self, modality: str, total: int) -> list[int]:
-        """Positions of the `total` items of a modality that no shard holds."""
-        done = np.zeros(total, bool)
-        for shard in self.shards(modality):
-            done[shard.kept] = done[shard.failed] = True
-        return np.flatnonzero(~done).tolist()
-
-    def close(self, *, remove: bool = False) -> None:
-        """Let go of the folder; with `remove`, or when there is nothing in it to keep, delete it."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-            if remove or not self._files():
-                shutil.rmtree(self.path)
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 60 else text[:57] + "..."
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        return {
+            "output": str(self.output) if self.output else None,
+            "space": asdict(self.space) if self.space else None,
+            "counts": self.counts,
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 3),
+            "errors_file": str(self.errors_file) if self.errors_file else None,
+            "errors": [failure.to_dict() for failure in self.failures],
+        }
 
 
 def fingerprint(model: ViTLens) -> str:
@@ -217,9 +108,12 @@ class Job:
         """Whether the output can be written.
 
         Raises:
-            OptionError: it exists (without `overwrite`), or has no known type.
+            OptionError: it exists (without `overwrite`), is one of the inputs, or has no known type.
         """
         check_output(self.out, [item.name for item in self.inputs.items], overwrite=self.settings.overwrite)
+        files = (item.source for item in self.inputs.items if isinstance(item.source, Path))
+        if self.out.exists() and any(file.exists() and file.samefile(self.out) for file in files):
+            raise OptionError(f"output {self.out} is one of the inputs: choose another name")
 
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to be the same job, as far as known before the model is loaded."""
@@ -270,9 +164,10 @@ class Job:
             work.close(remove=True)
             return Result(output, space, counts, failures, errors_file, resumed, time.monotonic() - begun)
         except KeyboardInterrupt as error:
-            left = sum(len(work.todo(modality, len(items))) for modality, items in groups.items())
-            kept = f"{len(self.inputs.items) - left} of {len(self.inputs.items)} items are done and kept in {work.path}"
-            raise Stopped(f"{kept}; the same command goes on from there" if left < len(self.inputs.items) else "") from error
+            total = len(self.inputs.items)
+            done = total - sum(len(work.todo(modality, len(items))) for modality, items in groups.items())
+            kept = f"{done} of {total} items are kept in {work.path}; the same command goes on from there"
+            raise Stopped(f"stopped: {kept if done else 'no item was embedded yet'}") from error
         finally:
             work.close()
 
@@ -328,7 +223,7 @@ def _vectors(work: WorkFolder, modality: str) -> Iterator[np.ndarray]:
 def _shards(
     model: ViTLens, modality: str, items: Sequence[Item], todo: list[int], settings: Settings, advance: Callable[[], None]
 ) -> Iterator[Shard]:
-    """Embed the items at the positions `todo`, in shards of whole batches; when stopped or failing, one last shard of what is done."""
+    """Embed the items at the positions `todo`, in shards of whole batches; when stopped or failing, one last of what is done."""
     stream = model.stream(
         modality,
         [items[place].value for place in todo],
@@ -363,7 +258,7 @@ def _shards(
 
 def _shard(entries: list[tuple[int, Any]], dim: int) -> Shard:
     kept = [(place, encoded.embedding) for place, encoded in entries if encoded.embedding is not None]
-    failed = [(place, str(encoded.error)) for place, encoded in entries if encoded.embedding is None]
+    failed = [(place, reason_of(encoded.error)) for place, encoded in entries if encoded.embedding is None]
     embeddings = torch.stack([vector for _, vector in kept]).numpy() if kept else np.empty((0, dim), np.float32)
     return Shard(
         np.array([place for place, _ in kept], np.int64),

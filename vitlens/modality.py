@@ -200,23 +200,20 @@ def modality_class(name: str) -> type[Modality]:
     return _registered[name]
 
 
-def modalities_sharing(encoders: Collection[str]) -> list[str]:
-    """Modalities that go through the encoder of one in `encoders` (video frames through the image's).
-
-    A plugin that cannot be imported is left out with a warning: it must not keep a model from loading.
-    """
-    found = []
+def importable_modalities() -> dict[str, type[Modality]]:
+    """All modality classes; a plugin that cannot be imported is left out with a warning: it must not spoil the others."""
+    found: dict[str, type[Modality]] = {}
     for name in list_modalities():
-        if name in encoders:
-            continue
         try:
-            shares = modality_class(name).shares
+            found[name] = modality_class(name)
         except Exception as error:
-            warnings.warn(f"modality {name!r} is left out, it cannot be imported: {error}", stacklevel=2)
-            continue
-        if shares in encoders:
-            found.append(name)
+            warnings.warn(f"modality {name!r} is left out, it cannot be imported: {error}", stacklevel=3)
     return found
+
+
+def modalities_sharing(encoders: Collection[str]) -> list[str]:
+    """Modalities that go through the encoder of one in `encoders` (video frames through the image's)."""
+    return [name for name, cls in importable_modalities().items() if name not in encoders and cls.shares in encoders]
 
 
 def get_modality(name: str, **options: Any) -> Modality:
@@ -242,7 +239,7 @@ def guess_modality(path: Path | str) -> str:
     """
     if not is_path(path) or not Path(path).is_file():
         raise InputError(name_of(path), "no such file", "a file of a known modality")
-    claims = {name: modality_class(name)().claims(Path(path)) for name in list_modalities()}
+    claims = {name: cls().claims(Path(path)) for name, cls in importable_modalities().items()}
     best = max(claims.values(), default=0.0)
     names = [name for name, claim in claims.items() if claim == best]
     if best <= 0:

@@ -16,16 +16,19 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from vitlens.errors import InputError, OptionError
-from vitlens.model import Embeddings, EmbeddingSpace
+from vitlens.model import Embeddings
 from vitlens.sources import check_file, decoding, suffix_of
+from vitlens.spec import EmbeddingSpace
 
+_Rows = tuple[list[int], list[str], list[str], list[Any]]
 FORMATS = ("npz", "parquet", "safetensors")
 ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors"
 HEADER_LIMIT = 100_000_000
@@ -161,15 +164,10 @@ def _in_input_order(
             yield row, place, item, modality, vector
 
     streams = [entries(place, modality, column) for place, (modality, column) in enumerate(columns.items())]
-    batch: tuple[list[int], list[str], list[str], list[Any]] = ([], [], [], [])
-    for row, _, item, modality, vector in heapq.merge(*streams, key=lambda entry: entry[:2]):
-        for values, value in zip(batch, (row, item, modality, vector), strict=True):
-            values.append(value)  # type: ignore[arg-type]
-        if len(batch[0]) == size:
-            yield batch
-            batch = ([], [], [], [])
-    if batch[0]:
-        yield batch
+    merged = heapq.merge(*streams, key=lambda entry: entry[:2])
+    while batch := list(islice(merged, size)):
+        rows, _, items, modalities, vectors = (list(values) for values in zip(*batch, strict=True))
+        yield rows, items, modalities, vectors
 
 
 def _write_safetensors(path: Path, content: Content) -> None:
@@ -228,7 +226,7 @@ def holds_embeddings(path: str | os.PathLike[str]) -> bool:
 
 def _is_ours(path: Path) -> bool:
     if suffix_of(path) == "npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {"space", "model", "dim"} <= set(archive.files)
     if suffix_of(path) == "parquet":
         import pyarrow.parquet as pq
