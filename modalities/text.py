@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,11 +50,15 @@ class Text(Modality):
     `clean` applies `clean_caption` first: the released one-stop model does so, its zero-shot evaluation does not. Another
     `tokenizer` than "clip" is an open_clip model name ("ViT-B-16-SigLIP") or "hf-hub:org/repo"; those may need the network
     the first time.
+
+    `vocabulary` keeps only these ids of the tokenizer, for a small text tower that was trained on few words: 0 stays 0 (what
+    fills a row), the ids become 2, 3, ... in rising order, so that the end token keeps the largest, and all others become 1.
     """
 
     clean: bool = False
     context_length: int = 77
     tokenizer: str = "clip"
+    vocabulary: Sequence[int] | None = None
 
     name: ClassVar[str] = "text"
     unit: ClassVar[str] = "words, str"
@@ -69,6 +74,11 @@ class Text(Modality):
             raise OptionError(f"text: context_length must be a whole number from 3 to 8192, found {length!r}")
         if not isinstance(self.tokenizer, str) or not self.tokenizer:
             raise OptionError(f"text: tokenizer must be 'clip' or an open_clip model name, found {self.tokenizer!r}")
+        if self.vocabulary is not None:
+            whole = all(isinstance(i, int) and not isinstance(i, bool) and i > 0 for i in self.vocabulary)
+            if not whole or not self.vocabulary or list(self.vocabulary) != sorted(set(self.vocabulary)):
+                raise OptionError("text: vocabulary must be rising token ids above 0")
+            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
 
     def read(self, source: Any, *, format: str | None = None) -> Sample:
         """Take a str as the text itself (it may be empty); read a `pathlib.Path` or a binary file object as a UTF-8 .txt file.
@@ -111,7 +121,8 @@ class Text(Modality):
         """
         text = clean_caption(sample.data) if self.clean else sample.data
         text = " ".join(text.split())[:TOKENIZED_CHARACTERS]
-        return _tokenizer(self.tokenizer)(text, context_length=self.context_length)[0].to(torch.int64)
+        ids = _tokenizer(self.tokenizer)(text, context_length=self.context_length)[0].to(torch.int64)
+        return ids if self.vocabulary is None else compact_ids(ids, self.vocabulary)
 
     def example(self, seed: int = 0) -> Sample:
         """One of a few captions."""
@@ -149,6 +160,13 @@ class Text(Modality):
         except OSError:
             return 0.0
         return 1.0 if re.search(r"[^\W\d_]{2,}", start.replace("nan", "").replace("inf", "")) else 0.0
+
+
+def compact_ids(ids: Tensor, vocabulary: Sequence[int]) -> Tensor:
+    """Token ids as places in `vocabulary` plus 2; 0 stays 0, an id that is not in it becomes 1."""
+    kept = torch.as_tensor(vocabulary)
+    place = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
+    return torch.where(ids == 0, 0, torch.where(kept[place] == ids, place + 2, 1))
 
 
 def _quoted(text: str) -> str:

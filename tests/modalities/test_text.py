@@ -129,3 +129,15 @@ def test_example_survives_writing_and_can_be_looked_at(tmp_path):
     axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
     text.draw(sample, axes)
     assert axes.texts[0].get_text().replace("\n", " ") == sample.data
+
+
+def test_a_small_vocabulary_keeps_the_order_of_its_tokens() -> None:
+    whole = Text().transform(Text().load("a red dog"))
+    start, a, dog, end = (int(whole[i]) for i in (0, 1, 3, 4))
+    small = Text(vocabulary=sorted([start, a, dog, end]), context_length=8)
+    ids = small.transform(small.load("a red dog")).tolist()
+    places = {token: place + 2 for place, token in enumerate(sorted([start, a, dog, end]))}
+    assert ids == [places[start], places[a], 1, places[dog], places[end], 0, 0, 0]
+    assert max(ids) == places[end], "the text tower finds the end token by its largest id"
+    with pytest.raises(OptionError, match="rising token ids"):
+        Text(vocabulary=[5, 3])

@@ -1,0 +1,280 @@
+"""The Toybox's own CLIP: a small ViT and text tower trained from nothing on what is seen and described.
+
+Everything that a lens later shares - the frozen ViT and the text anchors - comes from here. Training is resumable at any
+moment: the state is written atomically, and the same call goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from vitlens.anchors import from_open_clip_text
+from vitlens.benchmarks.toybox.captions import captions, material_prompts, shape_prompts
+from vitlens.benchmarks.toybox.materials import MATERIALS
+from vitlens.benchmarks.toybox.sensors import Detail, observe
+from vitlens.benchmarks.toybox.shapes import SHAPES
+from vitlens.benchmarks.toybox.world import Split, ToyObject, World
+from vitlens.encoder import EncoderSpec
+from vitlens.errors import OptionError
+from vitlens.modality import Modality, get_modality
+from vitlens.model import ViTLens
+from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.towers import build_open_clip, from_open_clip
+from vitlens.vit import ViTSpec
+from vitlens.zeroshot import classify_embeddings
+
+PICTURE = 64
+CONTEXT = 20
+"""Token ids in a row: more than the longest caption has."""
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """Numbers of the CLIP training; `objects` pictures are drawn once, and flipped and shifted while training."""
+
+    objects: int = 24_000
+    clip_only: int = 4_000
+    epochs: int = 12
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: int = 200
+    seed: int = 0
+    width: int = 192
+    layers: int = 6
+    patch: int = 8
+    embed_dim: int = 128
+    text_width: int = 128
+    text_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.objects, self.clip_only, self.epochs, self.batch) < 1:
+            raise OptionError("toybox: objects, clip_only, epochs and batch must be 1 or more")
+
+
+def vocabulary() -> list[int]:
+    """Ids of CLIP's tokens that any Toybox caption or prompt holds."""
+    text = get_modality("text")
+    words = {word for thing in World().objects("train", 3000) for line in captions(thing) for word in line.split()}
+    words |= {word for shape in SHAPES for line in shape_prompts(shape) for word in line.split()}
+    words |= {word for material in MATERIALS for line in material_prompts(material) for word in line.split()}
+    ids = torch.cat([text.transform(text.load(word)) for word in sorted(words)])
+    return sorted(set(ids.tolist()) - {0})
+
+
+def clip_spec(recipe: ClipRecipe, tokens: list[int]) -> ModelSpec:
+    """The model that holds the trained towers: image and text."""
+    vision = {
+        "image_size": PICTURE,
+        "patch_size": recipe.patch,
+        "width": recipe.width,
+        "layers": recipe.layers,
+        "head_width": 64,
+    }
+    text = {"context_length": CONTEXT, "vocab_size": len(tokens) + 2, "width": recipe.text_width, "heads": 4}
+    config = {"embed_dim": recipe.embed_dim, "vision_cfg": vision, "text_cfg": {**text, "layers": recipe.text_layers}}
+    vit = ViTSpec("vitlens-toybox", config=config)
+    options = {"size": PICTURE, "mean": list(MEAN), "std": list(STD)}
+    return ModelSpec(
+        name="vitlens-toybox",
+        space=EmbeddingSpace("vitlens-toybox", recipe.embed_dim),
+        encoders=(EncoderSpec("image", vit, options=options),),
+        text=vit,
+        text_options={"context_length": CONTEXT, "vocabulary": tokens},
+        licence="Apache-2.0",
+    )
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the CLIP learns from: pictures uint8 [n, 64, 64, 3], and every object's captions as token ids [n, c, 20]."""
+
+    pictures: np.ndarray
+    tokens: Tensor
+
+
+def draw_pictures(folder: Path, world: World, split: Split, count: int, *, workers: int = 2) -> np.ndarray:
+    """Pictures uint8 [count, 64, 64, 3] of a split's first objects; drawn once, in parts that survive an interruption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = 500
+    jobs = []
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        jobs.append((folder / f"{split}-{world.seed}-{start}-{stop}.npy", world, split, start, stop))
+    missing = [job for job in jobs if not job[0].is_file()]
+    columns = (TextColumn("drawing {task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, ProcessPoolExecutor(max(1, workers)) as pool:
+        task = progress.add_task(split, total=len(missing))
+        for _ in pool.map(_draw_part, missing):
+            progress.advance(task)
+    return np.concatenate([np.load(job[0]) for job in jobs])
+
+
+def _draw_part(job: tuple[Path, World, Split, int, int]) -> None:
+    path, world, split, start, stop = job
+    torch.set_num_threads(1)
+    detail = Detail(picture=PICTURE)
+    drawn = [observe(world.object(split, i), ["image"], detail=detail)["image"] for i in range(start, stop)]
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.save(stream, np.stack(drawn))
+    part.replace(path)
+
+
+def load_pictures(folder: Path, world: World, recipe: ClipRecipe, text: Modality, *, workers: int = 2) -> Pictures:
+    """Draw or load the training pictures of both splits that the CLIP sees, with all their captions."""
+    counts: dict[Split, int] = {"train": recipe.objects, "clip_only": recipe.clip_only}
+    pictures = [draw_pictures(folder, world, split, count, workers=workers) for split, count in counts.items()]
+    lines = [captions(thing) for split, count in counts.items() for thing in world.objects(split, count)]
+    ids = {line: text.transform(text.load(line)) for line in {line for row in lines for line in row}}
+    return Pictures(np.concatenate(pictures), torch.stack([torch.stack([ids[line] for line in row]) for row in lines]))
+
+
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 [b, 64, 64, 3] -> normalised [b, 3, 64, 64]; mirrored half the time, shifted up to four pixels, brightness varied."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    mirrored = torch.rand(len(x), generator=generator) < 0.5
+    x[mirrored] = x[mirrored].flip(-1)
+    dy, dx = (int(v) for v in torch.randint(0, 9, (2,), generator=generator))
+    x = F.pad(x, (4, 4, 4, 4), mode="replicate")[..., dy : dy + PICTURE, dx : dx + PICTURE]
+    x = x * (0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=generator))
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """CLIP's loss where every equal caption in the batch counts as right: `same` [b, b] says which are equal."""
+    logits = scale * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
+    target = same.float() / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train_clip(folder: str | os.PathLike[str], recipe: ClipRecipe | None = None, *, workers: int = 2) -> ViTLens:
+    """Train the Toybox CLIP in `folder` (pictures, state, log) and return it; an interrupted training goes on where it was."""
+    recipe = recipe or ClipRecipe()
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    tokens = vocabulary()
+    spec = clip_spec(recipe, tokens)
+    text = get_modality("text", **spec.text_options)
+    data = load_pictures(home / "pictures", World(recipe.seed), recipe, text, workers=workers)
+    torch.manual_seed(recipe.seed)
+    assert spec.text is not None
+    clip = build_open_clip(spec.text)
+    run = _Run(home, recipe, clip, steps=recipe.epochs * (len(data.pictures) // recipe.batch))
+    run.resume()
+    columns = (TextColumn("CLIP {task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=run.steps, completed=run.step)
+        for loss in run.train(data):
+            progress.update(task, advance=1, description=f"loss {loss:.3f}")
+    return as_model(spec, clip)
+
+
+class _Run:
+    """State of one training: model, optimiser, step; written whole every so often."""
+
+    def __init__(self, home: Path, recipe: ClipRecipe, clip: Any, *, steps: int) -> None:
+        self.home, self.recipe, self.clip, self.steps, self.step = home, recipe, clip, steps, 0
+        decay = [p for p in clip.parameters() if p.ndim >= 2]
+        plain = [p for p in clip.parameters() if p.ndim < 2]
+        groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
+
+    def resume(self) -> None:
+        path = self.home / "clip.state"
+        if not path.is_file():
+            return
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise OptionError(f"{path} belongs to another recipe: {json.dumps(state['recipe'])}; take another folder")
+        self.clip.load_state_dict(state["clip"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        part = self.home / f"clip.state.{os.getpid()}"
+        state = {"clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "step": self.step, "recipe": asdict(self.recipe)}, part)
+        part.replace(self.home / "clip.state")
+
+    def train(self, data: Pictures) -> Iterator[float]:
+        pictures = torch.from_numpy(data.pictures)
+        saved, per_epoch = time.monotonic(), len(pictures) // self.recipe.batch
+        while self.step < self.steps:
+            epoch, place = divmod(self.step, per_epoch)
+            order = torch.randperm(len(pictures), generator=_generator(self.recipe.seed, epoch, -1))
+            rows = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
+            loss = self.update(pictures[rows], data.tokens[rows], _generator(self.recipe.seed, epoch, place))
+            self.step += 1
+            if time.monotonic() - saved > 60 or self.step == self.steps:
+                self.save()
+                saved = time.monotonic()
+            yield loss
+
+    def update(self, pictures: Tensor, tokens: Tensor, generator: torch.Generator) -> float:
+        recipe = self.recipe
+        warm = min(1.0, (self.step + 1) / recipe.warmup)
+        cosine = 0.5 * (1 + np.cos(np.pi * self.step / self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * warm * cosine
+        choice = torch.randint(0, tokens.shape[1], (len(tokens),), generator=generator)
+        ids = tokens[torch.arange(len(tokens)), choice]
+        same = (ids[:, None] == ids[None]).all(dim=-1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            image = self.clip.encode_image(augmented(pictures, generator))
+            text = self.clip.encode_text(ids)
+        loss = contrastive_loss(image, text, self.clip.logit_scale.exp(), same)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.clip.logit_scale.clamp_(0, np.log(100))
+        return float(loss)
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([k + 1 for k in key]).generate_state(1)[0]))
+
+
+def as_model(spec: ModelSpec, clip: Any) -> ViTLens:
+    """The trained towers as a ViTLens."""
+    from vitlens.encoder import LensEncoder
+    from vitlens.lens import IdentityLens
+
+    vit = from_open_clip(clip.visual)
+    image = LensEncoder(embed=vit.patch_embedding(), lens=IdentityLens(), vit=vit)
+    model = ViTLens(spec=spec, encoders={"image": image}, text=from_open_clip_text(clip)).eval()
+    model.logit_scale = float(clip.logit_scale.detach().exp())
+    return model.requires_grad_(False)
+
+
+def picture_accuracy(model: ViTLens, pictures: np.ndarray, things: Sequence[ToyObject], label: str) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of pictures against all shape (or material) names of the world."""
+    names = list(SHAPES if label == "shape" else MATERIALS)
+    embeddings = model.encode({"image": list(pictures)}, batch_size=256)["image"]
+    found = classify_embeddings(embeddings, names, _class_vectors(model, names, label), logit_scale=model.logit_scale)
+    truth = torch.tensor([thing.shape_id if label == "shape" else thing.material_id for thing in things])
+    hits = found.scores.topk(5, dim=-1).indices == truth[:, None]
+    return float(hits[:, 0].float().mean()), float(hits.any(dim=-1).float().mean())
+
+
+def _class_vectors(model: ViTLens, names: Sequence[str], label: str) -> Tensor:
+    """One vector per class [c, E]: the normalised mean of its own prompts."""
+    prompts = [shape_prompts(name) if label == "shape" else material_prompts(name) for name in names]
+    rows = [model.encode({"text": lines})["text"].mean(dim=0) for lines in prompts]
+    return F.normalize(torch.stack(rows), dim=-1)
