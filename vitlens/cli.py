@@ -399,10 +399,12 @@ def info(
     from vitlens import console
     from vitlens.about import find_modality, read_one
     from vitlens.inputs import parse_read_options
+    from vitlens.modality import guess_modality
     from vitlens.pictures import check_picture, info_picture
 
     if output is not None:
         check_picture(output, [file])
+    modality = modality or (None if Path(file).is_dir() else guess_modality(file))
     options = parse_read_options(read_option or (), modality)
     item, sample = read_one(file, modality, options)
     chosen: Modality = find_modality(item.modality, model)
