@@ -7,6 +7,7 @@ moment: the state is written atomically, and the same call goes on.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -228,7 +229,7 @@ class _Run:
     def update(self, pictures: Tensor, tokens: Tensor, generator: torch.Generator) -> float:
         recipe = self.recipe
         warm = min(1.0, (self.step + 1) / recipe.warmup)
-        cosine = 0.5 * (1 + np.cos(np.pi * self.step / self.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * warm * cosine
         choice = torch.randint(0, tokens.shape[1], (len(tokens),), generator=generator)
@@ -243,8 +244,8 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            self.clip.logit_scale.clamp_(0, np.log(100))
-        return float(loss)
+            self.clip.logit_scale.clamp_(0, math.log(100))
+        return float(loss.detach())
 
 
 def _generator(*key: int) -> torch.Generator:
