@@ -163,7 +163,9 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train_clip(folder: str | os.PathLike[str], recipe: ClipRecipe | None = None, *, workers: int = 2) -> ViTLens:
+def train_clip(
+    folder: str | os.PathLike[str], recipe: ClipRecipe | None = None, *, workers: int = 2, save_seconds: float = 60
+) -> ViTLens:
     """Train the Toybox CLIP in `folder` (pictures, state, log) and return it; an interrupted training goes on where it was."""
     recipe = recipe or ClipRecipe()
     home = Path(folder)
@@ -175,7 +177,7 @@ def train_clip(folder: str | os.PathLike[str], recipe: ClipRecipe | None = None,
     torch.manual_seed(recipe.seed)
     assert spec.text is not None
     clip = build_open_clip(spec.text)
-    run = _Run(home, recipe, clip, steps=recipe.epochs * (len(data.pictures) // recipe.batch))
+    run = _Run(home, recipe, clip, steps=recipe.epochs * (len(data.pictures) // recipe.batch), save_seconds=save_seconds)
     run.resume()
     columns = (TextColumn("CLIP {task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -188,8 +190,9 @@ def train_clip(folder: str | os.PathLike[str], recipe: ClipRecipe | None = None,
 class _Run:
     """State of one training: model, optimiser, step; written whole every so often."""
 
-    def __init__(self, home: Path, recipe: ClipRecipe, clip: Any, *, steps: int) -> None:
+    def __init__(self, home: Path, recipe: ClipRecipe, clip: Any, *, steps: int, save_seconds: float) -> None:
         self.home, self.recipe, self.clip, self.steps, self.step = home, recipe, clip, steps, 0
+        self.save_seconds = save_seconds
         decay = [p for p in clip.parameters() if p.ndim >= 2]
         plain = [p for p in clip.parameters() if p.ndim < 2]
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -221,7 +224,7 @@ class _Run:
             rows = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
             loss = self.update(pictures[rows], data.tokens[rows], _generator(self.recipe.seed, epoch, place))
             self.step += 1
-            if time.monotonic() - saved > 60 or self.step == self.steps:
+            if time.monotonic() - saved > self.save_seconds or self.step == self.steps:
                 self.save()
                 saved = time.monotonic()
             yield loss
