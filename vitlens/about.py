@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitlens.errors import InputError, ModelError
-from vitlens.inputs import Item, gather
+from vitlens.inputs import gather
 from vitlens.modality import GROUP, Modality, Sample, get_modality, modality_class
 
 if TYPE_CHECKING:
-    from vitlens.cards import ModelCard
+    from vitlens.cards import ModelCard, Weights
 
 
 def about_model(card: ModelCard, places: Mapping[Any, str | None]) -> dict[str, Any]:
@@ -30,8 +30,29 @@ def about_model(card: ModelCard, places: Mapping[Any, str | None]) -> dict[str, 
         "source": card.source,
         "notes": list(card.notes),
         "scores": [asdict(score) for score in card.scores],
-        "weights": [{**asdict(file), "on_this_machine": place} for file, place in places.items()],
+        "weights": [_about_weights(file, card, place) for file, place in places.items()],
     }
+
+
+def _about_weights(file: Weights, card: ModelCard, place: str | None) -> dict[str, Any]:
+    repo, name = hub_file(file, card) or (None, file.file)
+    tag = file.file if file.kind == "open_clip" else None
+    return {**asdict(file), "file": name, "repo": repo, "open_clip_tag": tag, "on_this_machine": place}
+
+
+def hub_file(file: Weights, card: ModelCard) -> tuple[str, str] | None:
+    """(Hub repository, file name) of weights, also of those a card names by their open_clip tag; None for others."""
+    if file.kind == "open_clip":
+        from vitlens.zoo import _open_clip_source
+
+        return _open_clip_source(card, file.file)
+    return (file.repo, file.file) if file.kind == "hub" else None
+
+
+def weights_name(file: Weights, card: ModelCard) -> str:
+    """What to call weights: file and Hub repository, what the user must give, or the formula."""
+    source = hub_file(file, card)
+    return f"{source[1]} ({source[0]})" if source else file.file or file.kind
 
 
 def about_modality(name: str) -> dict[str, Any]:
@@ -64,25 +85,29 @@ def package_of(name: str) -> str:
     return modality_class(name).__module__
 
 
-def read_one(file: str, modality: str | None, options: Mapping[str, Mapping[str, Any]]) -> tuple[Item, Sample]:
-    """One file as an Item and its Sample.
+def read_one(
+    file: str, modality: str | None, options: Mapping[str, Mapping[str, Any]], model: str | None = None
+) -> tuple[Modality, Sample]:
+    """One file's modality, with the options of `model` (see `find_modality`), and the Sample it reads.
 
     Raises:
         InputError: no such file, a folder, several files, or one that cannot be read.
+        ModelError, ModalityError: as `find_modality`.
     """
     if Path(file).is_dir():
         raise InputError(file, "a folder", "one file")
     found = gather([file], modalities=[modality] if modality else [])
     if found.failures:
-        raise InputError(file, found.failures[0].error, "a file of a known modality")
+        raise found.failures[0].to_error("a file of a known modality")
     if len(found.items) != 1:
         raise InputError(file, f"{len(found.items)} files", "one file")
     item = found.items[0]
-    return item, get_modality(item.modality).load(item.source, **options.get(item.modality, {}))
+    chosen = find_modality(item.modality, model)
+    return chosen, chosen.load(item.source, **options.get(item.modality, {}))
 
 
 def find_modality(name: str, model: str | None) -> Modality:
-    """The modality with the options `model` preprocesses with; its own defaults without a model. No weights are read.
+    """The modality with the options `model` reads and preprocesses with; its own defaults without a model. No weights are read.
 
     Raises:
         ModelError: neither a zoo name nor a folder.

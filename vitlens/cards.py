@@ -73,7 +73,7 @@ VIT_L = ViTSpec("ViT-L-14")
 VIT_B = ViTSpec("ViT-B-16")
 VIT_G = ViTSpec("ViT-bigG-14")
 DATACOMP_L = EmbeddingSpace("open_clip/ViT-L-14/datacomp_xl_s13b_b90k", 768)
-DATACOMP_B = EmbeddingSpace("open_clip/ViT-B-16/datacomp_xl_s13b_b90k (inferred)", 512)
+DATACOMP_B = EmbeddingSpace("open_clip/ViT-B-16/datacomp_xl_s13b_b90k", 512)
 LAION_G = EmbeddingSpace("open_clip/ViT-bigG-14/laion2b_s39b_b160k", 1280)
 FIRST_FOUR = FreezePlan(first_blocks=4)
 TACTILE_PLAN = FreezePlan(class_token=True, positions=True, norm_pre=True, first_blocks=4)
@@ -259,7 +259,7 @@ def _b_audio() -> ModelCard:
             ("AudioCaps", "R@10", 54.1),
         ),
         notes=(
-            "The configuration (196 latents, 12 heads) is inferred from the public code, not verified against the released file.",
+            "Configuration (196 latents, 12 heads) and CLIP weights are inferred from the public code, not verified on the file.",
         ),
     )
 

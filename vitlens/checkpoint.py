@@ -86,8 +86,17 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def unwrap(content: Any, name: str) -> dict[str, Tensor]:
-    """The flat state dict inside a checkpoint's nesting; `module.` stripped when every key has it."""
+    """The flat state dict inside a checkpoint's nesting; `module.` stripped when every key has it.
+
+    OpenShape's files keep the temperature in a state dict of its own beside the tower's: it comes back as `logit_scale`.
+    """
+    scale: Tensor | None = None
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        heads = [key for key in ("text_proj", "image_proj") if content.get(key)]
+        if heads:
+            raise CheckpointError(f"{name}: projection heads beside the tower ({', '.join(heads)}) are not supported")
+        if isinstance(content.get("logit_scale"), Mapping):
+            scale = next((value for value in content["logit_scale"].values() if isinstance(value, Tensor)), None)
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a state dict")
@@ -97,7 +106,7 @@ def unwrap(content: Any, name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{name}: not a state dict: no tensor under {_some(others) or 'any key'}")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return state if scale is None else {**state, "logit_scale": scale}
 
 
 def detect_layout(keys: Iterable[str]) -> Layout:
@@ -106,7 +115,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     Raises:
         CheckpointError: none of them.
     """
-    keys = list(keys)
+    keys = [key for key in keys if key != "logit_scale"]
     heads = {key.split(".")[0] for key in keys}
     if heads == {"vitlens"}:
         return "one_stop"
@@ -136,7 +145,7 @@ def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: La
     renamed: dict[str, Tensor] = {}
     unknown: list[str] = []
     for key, value in state.items():
-        if key == "logit_scale" and layout in ("tri_tower", "open_clip"):
+        if key == "logit_scale" and layout in ("tri_tower", "openshape", "open_clip"):
             continue
         native = _native_key(key, layout, sensor)
         if native is None:
@@ -292,11 +301,11 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
     return target
 
 
-def read_native(folder: Path, wanted: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of a native folder for the towers in `wanted`; others are not read.
+def read_native(folder: Path, *, wanted: Iterable[str], known: Container[str]) -> dict[str, Tensor]:
+    """The tensors of a native folder for the towers in `wanted`; those of other `known` towers are not read.
 
     Raises:
-        CheckpointError: no weights there, or a file that is truncated or not safetensors.
+        CheckpointError: no weights there, a file that is truncated or not safetensors, or keys of no known tower.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -309,7 +318,8 @@ def read_native(folder: Path, wanted: Iterable[str]) -> dict[str, Tensor]:
         with safe_open(str(file), framework="pt") as tensors:
             aliases = json.loads((tensors.metadata() or {}).get("aliases", "{}"))
             loaded: dict[str, Tensor] = {}
-            for key in [*tensors.keys(), *aliases]:
+            names = [*tensors.keys(), *aliases]
+            for key in names:
                 if tower_of(key) in towers:
                     place = aliases.get(key, key)
                     if place not in loaded:
@@ -317,6 +327,9 @@ def read_native(folder: Path, wanted: Iterable[str]) -> dict[str, Tensor]:
                     state[key] = loaded[place]
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+    strangers = [key for key in names if tower_of(key) not in known]
+    if strangers:
+        raise CheckpointError(f"{file}: {len(strangers)} keys of no tower in config.json: {_some(strangers)}")
     return state
 
 

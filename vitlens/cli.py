@@ -18,7 +18,6 @@ from typer.core import TyperCommand, TyperGroup
 from vitlens.errors import VitlensError
 
 if TYPE_CHECKING:
-    from vitlens.modality import Modality
     from vitlens.model import ViTLens
 
 
@@ -382,7 +381,7 @@ def info(
     modality: AsOption = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Preprocess as this model does; needs no weights."),
+        typer.Option("--model", "-m", help="Read and preprocess as this model does; needs no weights."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write a picture: info.png")] = None,
     read_option: ReadOption = None,
@@ -397,7 +396,7 @@ def info(
     vitlens info kitchen.png --as depth -r scale=0.001 --model vitlens-l
     """
     from vitlens import console
-    from vitlens.about import find_modality, read_one
+    from vitlens.about import read_one
     from vitlens.inputs import parse_read_options
     from vitlens.modality import guess_modality
     from vitlens.pictures import check_picture, info_picture
@@ -406,12 +405,11 @@ def info(
         check_picture(output, [file])
     modality = modality or (None if Path(file).is_dir() else guess_modality(file))
     options = parse_read_options(read_option or (), modality)
-    item, sample = read_one(file, modality, options)
-    chosen: Modality = find_modality(item.modality, model)
+    chosen, sample = read_one(file, modality, options, model)
     tensor = chosen.transform(sample)
     facts = {
         "file": file,
-        "modality": item.modality,
+        "modality": chosen.name,
         **chosen.describe(sample),
     }
     result = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}

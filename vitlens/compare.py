@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitlens.errors import InputError, OptionError, SpaceError
+from vitlens.errors import OptionError, SpaceError
 from vitlens.inputs import Failure, Inputs, gather, reason_of
 from vitlens.modality import modality_class
 from vitlens.sources import check_file, decoding
@@ -61,8 +61,7 @@ def wanted(given: Sequence[str], texts: Sequence[str], modality: str | None) -> 
     others = [name for name in given if name not in files]
     inputs = gather(others, texts=texts, modalities=[modality] if modality else []) if others or texts or not files else None
     if inputs is not None and inputs.failures:
-        first = inputs.failures[0]
-        raise InputError(first.name, first.error, "files, folders, quoted patterns or embedding files")
+        raise inputs.failures[0].to_error("files, folders, quoted patterns or embedding files")
     return Wanted([(name, load_embeddings(name)) for name in files], inputs)
 
 

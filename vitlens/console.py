@@ -199,6 +199,8 @@ def say_cards(cards: Sequence[ModelCard]) -> None:
 
 def say_card(card: ModelCard, places: Mapping[Any, str | None]) -> None:
     """Everything a card says, and where its weights are on this machine."""
+    from vitlens.about import weights_name
+
     say_pairs(
         [
             ("model", card.name),
@@ -209,7 +211,7 @@ def say_card(card: ModelCard, places: Mapping[Any, str | None]) -> None:
             ("training data", card.training_data),
             ("source", card.source),
             *(("note", note) for note in card.notes),
-            *((f"weights {file.file or file.kind}", place or "not on this machine") for file, place in places.items()),
+            *(("weights", f"{weights_name(file, card)}: {place or 'not on this machine'}") for file, place in places.items()),
         ]
     )
     if card.scores:

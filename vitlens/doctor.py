@@ -18,6 +18,8 @@ from vitlens.errors import VitlensError
 if TYPE_CHECKING:
     from vitlens.cards import ModelCard, Weights
 
+EXTRAS = ("hf", "train")
+"""Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
 TRIED = ("torch", "torchvision", "torchaudio", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
 
@@ -56,8 +58,10 @@ def check_packages() -> Iterator[Check]:
     for requirement in required:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _requirement(requirement, "broken", f'pip install "{requirement.name}{requirement.specifier}"')
-        elif requirement.marker.evaluate({"extra": "hf"}):
-            yield _requirement(requirement, "note", 'pip install "vitlens[hf]"')
+            continue
+        extra = next((name for name in EXTRAS if requirement.marker.evaluate({"extra": name})), None)
+        if extra is not None:
+            yield _requirement(requirement, "note", f'pip install "vitlens[{extra}]"')
     for name in TRIED:
         problem = _import_problem(name)
         if problem:
@@ -161,15 +165,15 @@ def check_hub() -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """Which zoo models can be loaded here without the network."""
+    from vitlens.about import weights_name
     from vitlens.zoo import card, list_models
 
     for name in list_models():
-        absent = [file for file, path in weights_here(card(name)).items() if path is None]
-        if not absent:
-            yield Check("weights", name, "ok", "on this machine")
+        absent = [weights_name(file, card(name)) for file, path in weights_here(card(name)).items() if path is None]
+        if absent:
+            yield Check("weights", name, "note", f"not on this machine: {', '.join(absent)}")
         else:
-            files = ", ".join(f"{file.file} ({file.repo})" if file.kind == "hub" else file.file for file in absent)
-            yield Check("weights", name, "note", f"not on this machine: {files}")
+            yield Check("weights", name, "ok", "on this machine")
 
 
 def weights_here(chosen: ModelCard) -> dict[Weights, str | None]:

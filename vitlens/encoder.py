@@ -56,8 +56,8 @@ class EncoderSpec:
                 token_width=values.get("token_width"),
                 trains=FreezePlan(**values.get("trains") or {}),
             )
-        except (KeyError, TypeError) as error:
-            raise OptionError(f"encoder spec: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OptionError(f"encoder spec: {type(error).__name__}: {error}") from error
 
 
 class LensEncoder(nn.Module):
@@ -97,7 +97,7 @@ class LensEncoder(nn.Module):
 
 
 def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEncoder:
-    """Build an encoder, around `vit` when given (shared frozen tensors), else around a new one.
+    """Build an encoder, around `vit` when given (shared frozen tensors; `spec.vit` is then only recorded), else a new one.
 
     Raises:
         ModalityError: unknown modality.
@@ -107,5 +107,7 @@ def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEnc
     tower = build_vit(spec.vit) if vit is None else vit.fork(spec.trains)
     width = spec.token_width or modality.token_width or tower.width
     embed = modality.build_embed(width, tower)
+    if isinstance(tower, FrozenViT):
+        tower.adopt_patch_embedding(embed)
     lens = build_lens(spec.lens or modality.default_lens, input_width=width, vit=tower)
     return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(spec.trains))

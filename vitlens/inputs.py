@@ -9,14 +9,17 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vitlens.errors import InputError, OptionError
 from vitlens.manifest import MANIFEST, read_manifest
-from vitlens.modality import guess_modality, list_modalities, modality_class
+from vitlens.modality import guess_modality, importable_modalities, list_modalities, modality_class
+from vitlens.sources import suffix_of
 from vitlens.storage import holds_embeddings
+
+ACCEPTED = ". Accepted: "
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,16 @@ class Failure:
         """The failure as JSON types."""
         return {"row": self.row, "item": self.name, "modality": self.modality, "error": self.error}
 
+    def to_error(self, accepted: str) -> InputError:
+        """The failure for a command that cannot do without this input; `accepted` where the failure does not say it."""
+        found, _, own = self.error.partition(ACCEPTED)
+        return InputError(self.name, found, own or accepted)
 
-def reason_of(error: InputError) -> str:
+
+def reason_of(error: InputError | OptionError) -> str:
     """What was wrong with an input, in one line and without its name."""
-    return " ".join(f"{error.found}. Accepted: {error.accepted}".split())
+    text = f"{error.found}{ACCEPTED}{error.accepted}" if isinstance(error, InputError) else str(error)
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def gather(
 
     Raises:
         OptionError: nothing named, or things that exclude each other.
-        InputError: a pattern without files, a file that may be of several modalities or of none, an unreadable manifest.
+        InputError: a pattern without files, nothing but inputs of no clear modality, an unreadable manifest.
         ModalityError: an unknown modality.
     """
     for name in modalities:
@@ -109,18 +118,27 @@ def gather(
 def _from_arguments(inputs: Sequence[str], texts: Sequence[str], modality: str | None) -> Inputs:
     items: list[Item] = []
     failures: list[Failure] = []
+    doubtful: list[InputError] = []
     passed: list[str] = []
     for path, named in dict(_files(inputs)).items():
         row = len(items) + len(failures)
-        if not modality and named and not os.path.exists(path):
+        if not modality and not os.path.exists(path):
             failures.append(Failure(row, path, "", "no such file"))
             continue
-        found = _modality_of(path, named, modality)
+        try:
+            found = _modality_of(path, named, modality)
+        except InputError as error:
+            doubtful.append(error)
+            failures.append(Failure(row, path, "", reason_of(error)))
+            continue
         if found:
             items.append(Item(row, path, found, Path(path)))
         else:
             passed.append(path)
-    if passed and not items:
+    if doubtful and not items and not texts:
+        more = f" (and {len(doubtful) - 1} more files of no clear modality)" if len(doubtful) > 1 else ""
+        raise InputError(doubtful[0].source, doubtful[0].found + more, doubtful[0].accepted)
+    if passed and not items and not failures:
         what = f"no {modality} file" if modality else "no file that a modality reads"
         raise InputError(", ".join(inputs), f"{what} among {len(passed)}", "files of a known modality, see `vitlens modalities`")
     first = len(items) + len(failures)
@@ -133,16 +151,22 @@ def _modality_of(path: str, named: bool, modality: str | None) -> str | None:
     """The modality of a file; None for one that nobody named (it lay in a folder or matched a pattern) and that is not meant.
 
     Raises:
-        InputError: a named file that no modality claims, or any file that several claim.
+        InputError: a file that several modalities claim, or none although it was named or is of a type that some read.
     """
     if modality:
-        return modality if named or modality_class(modality)().claims(Path(path)) > 0 else None
+        cls = modality_class(modality)
+        # A damaged file may not look like its modality any more; its reader says what is wrong with it.
+        return modality if named or suffix_of(path) in cls.extensions or cls().claims(Path(path)) > 0 else None
     try:
         return guess_modality(path)
     except InputError as error:
-        if not named and error.found.startswith("no modality"):
+        found, unclaimed = error.found, error.found.startswith("no modality")
+        readers = [name for name, cls in importable_modalities().items() if suffix_of(path) in cls.extensions]
+        if unclaimed and not readers and not named:
             return None
-        raise InputError(path, error.found, f"{error.accepted}; --as MODALITY says which it is") from error
+        if unclaimed and readers:
+            found = f"its content is not that of a .{suffix_of(path)} file of {' or '.join(readers)}"
+        raise InputError(path, found, "a file of one modality; --as MODALITY says which") from error
 
 
 def _files(inputs: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -189,26 +213,40 @@ def _from_manifest(path: Path, modalities: Sequence[str]) -> Inputs:
         raise InputError(os.fspath(path), f"no column of a modality among {', '.join(columns) or 'none'}", ", ".join(known))
     options = _option_columns(path, columns, wanted)
     items: list[Item] = []
+    failures: list[Failure] = []
     for number, row in enumerate(table):
         for modality in wanted:
-            cell = row.get(modality)
-            if not _empty(cell):
-                filled = [(column, option) for column, option in options[modality] if not _empty(row.get(column))]
-                own = {option: _value(modality, option, row[column]) for column, option in filled}
-                items.append(_manifest_item(path, number, modality, cell, own))
+            if _empty(row.get(modality)):
+                continue
+            try:
+                items.append(_manifest_item(path, number, modality, row, options[modality]))
+            except (InputError, OptionError) as error:
+                failures.append(Failure(number, str(row[modality]), modality, reason_of(error)))
+    if failures and not items:
+        raise replace(failures[0], name=f"{path}, row {failures[0].row}").to_error(MANIFEST)
     if not items:
         raise InputError(os.fspath(path), f"every cell of {', '.join(wanted)} is empty", MANIFEST)
     used = {*wanted, *(column for pairs in options.values() for column, _ in pairs)}
     ignored = [column for column in columns if column not in used and column.partition(".")[0] not in known]
-    return Inputs(tuple(items), notes=(f"columns not used: {', '.join(ignored)}",) if ignored else ())
+    notes = (f"columns not used: {', '.join(ignored)}",) if ignored else ()
+    return Inputs(tuple(items), tuple(failures), notes)
 
 
-def _manifest_item(path: Path, row: int, modality: str, cell: Any, options: Mapping[str, Any]) -> Item:
+def _manifest_item(path: Path, number: int, modality: str, row: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> Item:
+    """A cell of row `number` with its read options, which are in the `columns` (column, option).
+
+    Raises:
+        InputError: a cell that is no path.
+        OptionError: a read option with a value that it cannot have.
+    """
+    cell = row[modality]
+    filled = [(column, option) for column, option in columns if not _empty(row.get(column))]
+    own = {option: _value(modality, option, row[column]) for column, option in filled}
     if modality_class(modality).tower == "text":
-        return Item(row, str(cell), modality, str(cell), options)
+        return Item(number, str(cell), modality, str(cell), own)
     if not isinstance(cell, str):
-        raise InputError(f"{path}, row {row}", f"a {type(cell).__name__} in column {modality}", "a path")
-    return Item(row, cell, modality, path.parent / cell, options)
+        raise InputError(f"{path}, row {number}", f"a {type(cell).__name__} in column {modality}", "a path")
+    return Item(number, cell, modality, path.parent / cell, own)
 
 
 def _option_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> dict[str, list[tuple[str, str]]]:

@@ -91,7 +91,7 @@ def fingerprint(model: ViTLens) -> str:
         flat = value.detach().flatten()
         places = torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel()), dtype=torch.float64).long()
         digest.update(f"{key} {list(value.shape)}".encode())
-        digest.update(flat[places.to(flat.device)].double().cpu().numpy().tobytes())
+        digest.update(flat[places.to(flat.device)].cpu().double().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ cross attention from the latents to the tokens, its feed-forward, and a stack of
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -86,15 +87,17 @@ class IdentityLens(nn.Module):
 
 
 class SelfAttentionLens(nn.Module):
-    """[b, n, D] -> [b, n, D] through transformer blocks."""
+    """[b, n, D] -> [b, n, D] through transformer blocks, each called with `arguments` beside the tokens."""
 
-    def __init__(self, blocks: nn.ModuleList) -> None:
+    def __init__(self, blocks: nn.ModuleList, arguments: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.blocks = blocks
+        self.arguments = dict(arguments or {})
 
     def forward(self, tokens: Tensor) -> Tensor:
         for block in self.blocks:
-            tokens = block(tokens)
+            out = block(tokens, **self.arguments)
+            tokens = out[0] if isinstance(out, tuple) else out
         return tokens
 
 
@@ -206,12 +209,15 @@ def build_lens(config: LensConfig | None, *, input_width: int, vit: Any) -> nn.M
     config = config or IdentityConfig()
     if isinstance(config, PerceiverConfig):
         head_width = config.head_width or vit.head_width
-        if config.depth < 1:
-            raise OptionError(f"perceiver lens: depth must be 1 or more, found {config.depth}")
+        latents = vit.patches if config.latents is None else config.latents
+        if min(config.depth, latents, config.cross_heads) < 1 or config.self_per_cross < 0:
+            raise OptionError(f"perceiver lens: depth must be 1 or more, so must latents and cross_heads, found {config}")
+        if vit.width % head_width:
+            raise OptionError(f"perceiver lens: width {vit.width} is not divisible by head_width {head_width}")
         return PerceiverLens(
             input_width=input_width,
             width=vit.width,
-            latents=config.latents or vit.patches,
+            latents=latents,
             depth=config.depth,
             self_per_cross=config.self_per_cross,
             cross_heads=config.cross_heads,
@@ -224,7 +230,11 @@ def build_lens(config: LensConfig | None, *, input_width: int, vit: Any) -> nn.M
     if isinstance(config, IdentityConfig):
         return IdentityLens()
     if config.pretrained:
-        return SelfAttentionLens(copy.deepcopy(nn.ModuleList(vit.blocks[: config.depth])).requires_grad_(True))
+        if vit.rope is not None or config.depth > len(vit.blocks):
+            found = "one with rotary positions" if vit.rope is not None else f"{len(vit.blocks)} blocks"
+            raise OptionError(f"self-attention lens: {config.depth} pretrained blocks of a ViT are needed, found {found}")
+        blocks = copy.deepcopy(nn.ModuleList(vit.blocks[: config.depth])).requires_grad_(True)
+        return SelfAttentionLens(blocks, vit.block_arguments)
     heads = config.heads or max(1, vit.width // 64)
     if vit.width % heads:
         raise OptionError(f"self-attention lens: width {vit.width} is not divisible by {heads} heads")

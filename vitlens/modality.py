@@ -154,9 +154,11 @@ def register_modality(cls: M) -> M:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise ModalityError(f"{cls.__qualname__}: name must be a lower-case identifier, found {name!r}")
-    holder = _registered.get(name)
-    if holder is not None and _owner(holder) != _owner(cls):
-        raise ModalityError(f"modality {name!r} is registered twice: by {_owner(holder)} and by {_owner(cls)}")
+    point, holder = _entry_points().get(name), _registered.get(name)
+    owners = {_owner(cls)} | ({point.value.replace(":", ".")} if point else set()) | ({_owner(holder)} if holder else set())
+    if len(owners) > 1:
+        others = " and ".join(sorted(owners - {_owner(cls)}))
+        raise ModalityError(f"modality {name!r} is registered twice: by {others} and by {_owner(cls)}")
     _registered[name] = cls
     return cls
 
@@ -194,6 +196,8 @@ def modality_class(name: str) -> type[Modality]:
                 f"unknown modality {name!r}; known: {', '.join(list_modalities()) or 'none: is vitlens installed?'}"
             )
         cls = point.load()
+        if not (isinstance(cls, type) and issubclass(cls, Modality)):
+            raise ModalityError(f"entry point {name!r} ({point.value}) gives no Modality class")
         if getattr(cls, "name", None) != name:
             raise ModalityError(f"entry point {name!r} ({point.value}) gives a modality named {getattr(cls, 'name', None)!r}")
         register_modality(cls)
@@ -239,7 +243,12 @@ def guess_modality(path: Path | str) -> str:
     """
     if not is_path(path) or not Path(path).is_file():
         raise InputError(name_of(path), "no such file", "a file of a known modality")
-    claims = {name: cls().claims(Path(path)) for name, cls in importable_modalities().items()}
+    claims: dict[str, float] = {}
+    for name, cls in importable_modalities().items():
+        try:
+            claims[name] = cls().claims(Path(path))
+        except Exception as error:
+            warnings.warn(f"modality {name!r} is left out, it cannot look at {path}: {error}", stacklevel=2)
     best = max(claims.values(), default=0.0)
     names = [name for name, claim in claims.items() if claim == best]
     if best <= 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,9 +22,11 @@ from vitlens.sources import name_of
 from vitlens.spec import EmbeddingSpace, ModelSpec
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 
+CARD_MARK = "<!-- written by vitlens -->"
+
 
 class Embeddings(dict[str, Tensor]):
-    """Modality -> embeddings [n, E] on the CPU, with the space they live in.
+    """Modality -> embeddings [n, E] on the CPU, with the space they live in; each tensor has it too, as its attribute `space`.
 
     After `on_error="skip"`: `errors[modality]` lists (position, InputError) of the items left out, and `kept[modality]` the
     input position of every row; without errors rows and inputs correspond one to one.
@@ -77,6 +79,11 @@ class ViTLens(nn.Module):
         """Build the model `spec` describes with the libraries' initial weights (none under `torch.device("meta")`)."""
         encoders = {encoder.modality: build_encoder(encoder) for encoder in spec.encoders}
         text = None if spec.text is None else build_text_tower(spec.text)
+        widths = {name: encoder.vit.embed_dim for name, encoder in encoders.items()}
+        widths |= {"text": text.embed_dim} if text is not None else {}
+        wrong = {name: width for name, width in widths.items() if width != spec.space.dim}
+        if wrong:
+            raise OptionError(f"model {spec.name}: space {spec.space.name} has width {spec.space.dim}, but towers give {wrong}")
         return cls(spec=spec, encoders=encoders, text=text).eval()
 
     @classmethod
@@ -87,13 +94,25 @@ class ViTLens(nn.Module):
         return load(name, **options)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write config.json, model.safetensors and a README.md to `folder`; `from_pretrained(folder)` gives the model back."""
+        """Write config.json, model.safetensors and a README.md to `folder`; `from_pretrained(folder)` gives the model back.
+
+        A README.md that somebody else wrote is left as it is.
+        """
         from vitlens.checkpoint import save_native
 
+        readme = Path(folder) / "README.md"
+        ours = not readme.exists() or CARD_MARK in readme.read_text(encoding="utf-8", errors="replace")
         spec = replace(self.spec, logit_scale=self.logit_scale)
         lines = [f"# {spec.name}", "", f"Licence: {spec.licence}", f"Space: {spec.space.name} ({spec.space.dim})"]
-        lines += [f"Modalities: {', '.join(self.modalities)}", "", f'    model = vitlens.load("{Path(folder).name}")', ""]
-        return save_native(self, spec.to_dict(), folder, card="\n".join(lines))
+        lines += [
+            f"Modalities: {', '.join(self.modalities)}",
+            "",
+            f'    model = vitlens.load("{Path(folder).name}")',
+            "",
+            CARD_MARK,
+            "",
+        ]
+        return save_native(self, spec.to_dict(), folder, card="\n".join(lines) if ours else "")
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model to the Hugging Face Hub repository `repo` ("owner/name"); returns its address."""
@@ -134,7 +153,8 @@ class ViTLens(nn.Module):
 
     def tower(self, modality: str) -> nn.Module:
         """The LensEncoder (or text tower) that encodes `modality`."""
-        name = self.modality(modality).shares or modality
+        shares = self.modality(modality).shares
+        name = shares if shares and modality not in self.encoders else modality
         return cast(nn.Module, self.text if name == "text" else self.encoders[name])
 
     def forward(self, inputs: Mapping[str, Tensor], *, normalize: bool = False) -> dict[str, Tensor]:
@@ -187,6 +207,7 @@ class ViTLens(nn.Module):
                 else:
                     result.errors[name].append((item.index, cast(InputError, item.error)))
             result[name] = torch.stack(rows) if rows else torch.empty(0, self.space.dim)
+            result[name].space = self.space  # type: ignore[attr-defined]
         return result
 
     def _check(self, inputs: Any, options: Mapping[str, Any], on_error: str) -> None:
@@ -197,7 +218,7 @@ class ViTLens(nn.Module):
         for name in [*inputs, *options]:
             self.modality(name)
         for name, items in inputs.items():
-            if isinstance(items, str | bytes | os.PathLike | Mapping) or not hasattr(items, "__len__"):
+            if isinstance(items, str | bytes | os.PathLike | Mapping | Set) or not hasattr(items, "__len__"):
                 raise OptionError(f"inputs[{name!r}] must be a list of items, found {name_of(items)}: put it in a list")
 
     def stream(
@@ -215,7 +236,8 @@ class ViTLens(nn.Module):
 
         An item that cannot be read is yielded with its InputError; the stream goes on.
         """
-        for indices, batch, errors in self._batches(modality, items, batch_size, num_workers, read_options or {}):
+        self._check_dtype(dtype)
+        for indices, batch, errors in self._batches(modality, list(items), batch_size, num_workers, read_options or {}):
             embeddings = self._embed(modality, batch, dtype)
             if normalize:
                 embeddings = F.normalize(embeddings, dim=-1)
@@ -236,11 +258,12 @@ class ViTLens(nn.Module):
         if not isinstance(encoder, LensEncoder):
             raise ModalityError(f"{modality} has no lens tokens: it does not go through the ViT")
         rows: dict[int, Tensor] = {}
+        items = list(items)
         for indices, batch, errors in self._batches(modality, items, batch_size, 0, read_options or {}):
             if errors:
                 raise next(iter(errors.values()))
             for places in _same_shape(batch):
-                with torch.inference_mode():
+                with torch.inference_mode(), _evaluating(encoder):
                     out = encoder.tokens(torch.stack([batch[i] for i in places]).to(self.device)).float().cpu()
                 rows |= {indices[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
@@ -263,16 +286,23 @@ class ViTLens(nn.Module):
             bad = {index: x for index, x in loaded if isinstance(x, InputError)}
             yield [index for index, _ in good], [x for _, x in good], bad
 
+    def _check_dtype(self, dtype: torch.dtype | None) -> None:
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise OptionError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, found {dtype!r}")
+        weights = next(self.parameters()).dtype
+        if weights != torch.float32 and dtype not in (None, weights):
+            raise OptionError(f"the weights are {weights}: leave dtype out, or load them as float32 to compute in {dtype}")
+
     def _embed(self, modality: str, batch: list[Tensor], dtype: torch.dtype | None) -> Tensor:
         """Preprocessed items -> embeddings [b, E], float32 on the CPU, in order; a batch too large for the device is halved."""
         if not batch:
             return torch.empty(0, self.space.dim)
         device = self.device
-        low = dtype is not None and dtype != torch.float32
+        low = dtype not in (None, torch.float32, next(self.parameters()).dtype)
         context = torch.autocast(device.type, dtype=dtype) if low else nullcontext()
         out = torch.empty(len(batch), self.space.dim)
         tower = self.tower(modality)
-        with torch.inference_mode(), context:
+        with torch.inference_mode(), _evaluating(tower), context:
             for places in _same_shape(batch):
                 out[places] = _halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([batch[i] for i in places]))
         return out
@@ -280,7 +310,7 @@ class ViTLens(nn.Module):
     def similarity(self, a: Tensor | Embeddings, b: Tensor | Embeddings) -> Tensor:
         """Cosine similarities [n, m] of two sets of embeddings [n, E] and [m, E] (or one vector each).
 
-        An `Embeddings` with a single modality may be given whole; its space is then checked.
+        The space is checked where it is known: of `encode`'s tensors as they come, and of `Embeddings` of a single modality.
 
         Raises:
             SpaceError: embeddings of another space, or of another width than this model's.
@@ -289,11 +319,12 @@ class ViTLens(nn.Module):
         return left @ right.T
 
     def _vectors(self, x: Tensor | Embeddings) -> Tensor:
+        space = getattr(x, "space", self.space)
+        if space != self.space:
+            raise SpaceError(
+                f"embeddings of space {space.name} ({space.dim}), this model's is {self.space.name} ({self.space.dim})"
+            )
         if isinstance(x, Embeddings):
-            if x.space != self.space:
-                raise SpaceError(
-                    f"embeddings of space {x.space.name} ({x.space.dim}), this model's is {self.space.name} ({self.space.dim})"
-                )
             if len(x) != 1:
                 raise OptionError(f"Embeddings hold {', '.join(x) or 'nothing'}: choose one, such as result['audio']")
             x = next(iter(x.values()))
@@ -339,10 +370,10 @@ class ViTLens(nn.Module):
         factors = [1.0] * len(embeddings) if weights is None else [float(w) for w in weights]
         if len(factors) != len(embeddings) or not all(math.isfinite(w) for w in factors):
             raise OptionError(f"compose: {len(embeddings)} finite weights are needed, found {list(weights or [])}")
-        flat = all(e.ndim == 1 for e in embeddings)
+        flat = all(isinstance(e, Tensor) and e.ndim == 1 for e in embeddings)
         total = cast(Tensor, sum(w * F.normalize(self._vectors(e), dim=-1) for w, e in zip(factors, embeddings, strict=True)))
-        if bool((total.norm(dim=-1) < 1e-6).any()):
-            raise OptionError("compose: the weighted embeddings cancel out")
+        if not bool((total.norm(dim=-1) >= 1e-6).all()):  # also where a value is NaN
+            raise OptionError("compose: the weighted embeddings cancel out, or hold values that are not finite")
         total = F.normalize(total, dim=-1)
         return total[0] if flat else total
 
@@ -363,6 +394,23 @@ class _Items:
             return index, self.modality.transform(self.modality.load(self.items[index], **self.options))
         except InputError as error:
             return index, error
+        except OptionError as error:
+            item = self.items[index]
+            if not isinstance(item, Mapping):
+                raise
+            return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts)  # the item's own option
+
+
+@contextmanager
+def _evaluating(tower: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: batch norm must neither learn from what is encoded nor depend on the batch."""
+    modes = [(module, module.training) for module in tower.modules() if module.training]
+    tower.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _same_shape(batch: list[Tensor]) -> list[list[int]]:
@@ -374,7 +422,7 @@ def _same_shape(batch: list[Tensor]) -> list[list[int]]:
 
 
 def _halving(run: Any, x: Tensor) -> Tensor:
-    """run(x), in two halves when the accelerator's memory does not hold it."""
+    """run(x), in two halves when a CUDA device's memory does not hold it."""
     try:
         return run(x)
     except torch.OutOfMemoryError:

@@ -34,6 +34,12 @@ class ModelSpec:
     logit_scale: float = 100.0
     licence: str = "unknown"
 
+    def __post_init__(self) -> None:
+        names = [encoder.modality for encoder in self.encoders]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise OptionError(f"model {self.name}: more than one encoder for {', '.join(sorted(repeated))}")
+
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON types."""
         return {
@@ -54,7 +60,8 @@ class ModelSpec:
         Raises:
             OptionError: another format, or a field that is missing or not known.
         """
-        if values.get("format") != CONFIG_FORMAT:
+        if not isinstance(values, Mapping) or values.get("format") != CONFIG_FORMAT:
+            values = values if isinstance(values, Mapping) else {}
             raise OptionError(f"config.json: format {values.get('format')!r}, this version reads format {CONFIG_FORMAT}")
         try:
             return cls(
@@ -66,8 +73,8 @@ class ModelSpec:
                 logit_scale=float(values["logit_scale"]),
                 licence=values.get("licence", "unknown"),
             )
-        except (KeyError, TypeError) as error:
-            raise OptionError(f"config.json: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OptionError(f"config.json: {type(error).__name__}: {error}") from error
 
     @property
     def modalities(self) -> list[str]:
@@ -84,6 +91,8 @@ class ModelSpec:
         if modalities is None:
             return self
         wanted = [modalities] if isinstance(modalities, str) else list(modalities)
+        if not wanted:
+            raise ModalityError(f"no modality asked for; model {self.name} has {', '.join(self.modalities)}")
         for name in wanted:
             if name not in self.modalities:
                 raise ModalityError(f"model {self.name} has no modality {name!r}; it has {', '.join(self.modalities)}")

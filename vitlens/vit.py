@@ -12,14 +12,14 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitlens.embed import ModEmbed
+from vitlens.embed import ModEmbed, PatchEmbed
 from vitlens.errors import ModelError, OptionError
 
 Library = Literal["open_clip", "timm", "huggingface", "host"]
@@ -41,6 +41,12 @@ class ViTSpec:
     config: dict[str, Any] | None = field(default=None, hash=False)
     skip_blocks: int = 0
 
+    def __post_init__(self) -> None:
+        if self.library not in get_args(Library):
+            raise OptionError(f"ViT {self.name}: unknown library {self.library!r}; known: {', '.join(get_args(Library))}")
+        if self.config is not None and not isinstance(self.config, dict):
+            raise OptionError(f"ViT {self.name}: config must be a dict, found {type(self.config).__name__}")
+
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON types."""
         return asdict(self)
@@ -56,6 +62,10 @@ class FreezePlan:
     first_blocks: int = 0
     last_blocks: int = 0
     everything: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first_blocks < 0 or self.last_blocks < 0:
+            raise OptionError(f"freeze plan: block counts of 0 or more, found {self.first_blocks} and {self.last_blocks}")
 
     def trains(self, name: str, depth: int) -> bool:
         """Whether the parameter `name` of a FrozenViT with `depth` blocks trains under this plan."""
@@ -124,7 +134,7 @@ class FrozenViT(nn.Module):
         self.pool: Literal["token", "average", "module"] = "module" if isinstance(pool, nn.Module) else pool
         self.pooler = pool if isinstance(pool, nn.Module) else None
         self.head = head or nn.Identity()
-        self._block_arguments = _block_arguments(self.blocks[0]) if len(self.blocks) else {}
+        self.block_arguments = _block_arguments(self.blocks[0]) if len(self.blocks) else {}
         self._patch = (patch,)  # in a tuple: not a submodule, the encoder that takes it registers it
         self.freeze(FreezePlan())
 
@@ -148,6 +158,12 @@ class FrozenViT(nn.Module):
             raise OptionError("this ViT was built without its patch embedding")
         return copy.deepcopy(patch)
 
+    def adopt_patch_embedding(self, embed: nn.Module) -> None:
+        """Let `embed`, if it is like this tower's patch embedding, be what `patch_embedding` copies: it is what gets weights."""
+        patch = self._patch[0]
+        if isinstance(embed, PatchEmbed) and patch is not None and _shapes(embed) == _shapes(patch):
+            self._patch = (embed,)
+
     def prepare(self, tokens: Tensor) -> Tensor:
         """[b, m, D] -> [b, prefix + m, D]: prefix tokens and positions added, norm before the blocks."""
         prefix = [] if self.class_token is None else [self.class_token.view(1, 1, -1)]
@@ -168,11 +184,10 @@ class FrozenViT(nn.Module):
         """[b, prefix + m, D] through the transformer blocks."""
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
-            extra = dict(self._block_arguments)
+            extra = dict(self.block_arguments)
             if self.rope is not None:
                 extra["rope"] = self.rope[index] if self.rope_per_block else self.rope
-            out = checkpoint(block, x, use_reentrant=False, **extra) if recompute else block(x, **extra)
-            x = cast(Tensor, out[0] if isinstance(out, tuple) else out)
+            x = first_output(checkpoint(block, x, use_reentrant=False, **extra) if recompute else block(x, **extra))
         return x
 
     def finish(self, x: Tensor) -> Tensor:
@@ -210,6 +225,10 @@ class FrozenViT(nn.Module):
         return copy.deepcopy(self, shared).freeze(plan)
 
 
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in module.named_parameters()}
+
+
 def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
     """Positions [prefix + n, D] for `count` patch tokens: bicubic with antialias over the square grid; the `prefix` rows stay.
 
@@ -226,6 +245,11 @@ def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
     if new * new != count:
         flat = F.interpolate(flat, size=count, mode="nearest")
     return torch.cat([positions[:prefix], flat[0].T.to(positions.dtype)])
+
+
+def first_output(out: Any) -> Tensor:
+    """The tokens a transformer block gives, whether alone or first of several outputs."""
+    return cast(Tensor, out[0] if isinstance(out, tuple) else out)
 
 
 class HostViT(nn.Module):

@@ -39,8 +39,8 @@ def fill_templates(label: str, templates: Sequence[str]) -> list[str]:
     Raises:
         OptionError: a template without `{}`, or no template.
     """
-    if not templates:
-        raise OptionError("templates: at least one prompt template is needed")
+    if isinstance(templates, str) or not templates:
+        raise OptionError("templates: a list of at least one prompt template is needed")
     for template in templates:
         if template.count("{}") != 1:
             raise OptionError(f"prompt template {template!r} must contain {{}} once, in the place of the label")
@@ -55,8 +55,9 @@ def class_vectors(
     Raises:
         OptionError: no labels, an empty or repeated one, or a template without its braces.
     """
-    if isinstance(labels, str) or not labels:
+    if isinstance(labels, str) or not len(labels):
         raise OptionError("labels: a list of at least one class name is needed")
+    labels = list(labels)
     if len(set(labels)) != len(labels) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise OptionError("labels: class names must be different, non-empty strings")
     prompts = [prompt for label in labels for prompt in fill_templates(label, templates)]

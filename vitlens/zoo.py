@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor
 
 from vitlens import checkpoint
 from vitlens.cards import ModelCard, Weights, all_cards
-from vitlens.errors import CheckpointError, ModelError
+from vitlens.errors import CheckpointError, ModelError, OptionError
 from vitlens.model import ViTLens
 from vitlens.spec import ModelSpec
 
@@ -51,11 +51,14 @@ def load(
     VITLENS_WEIGHTS, then the Hugging Face cache, then the Hub), or for a card with one file that file itself.
 
     Raises:
+        OptionError: a device that is not there, or a dtype that is not floating-point.
         ModelError: unknown name, or weights that are neither on this machine nor to be had; says what to put where.
         ModalityError: a modality the model does not have.
         CheckpointError: weights that do not fit, key by key.
     """
-    target = torch.device(device) if device is not None else default_device()
+    target = chosen_device(device)
+    if not dtype.is_floating_point:
+        raise OptionError(f"dtype must be a floating-point type, found {dtype}")
     path = Path(name)
     if os.fspath(name) in all_cards():
         model = _load_card(card(os.fspath(name)), modalities, dtype, weights)
@@ -71,11 +74,21 @@ def load(
     return model.to(target)
 
 
-def default_device() -> torch.device:
-    """CUDA if there is one, then MPS, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def chosen_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of this name; None takes CUDA if there is one, then MPS, then the CPU.
+
+    Raises:
+        OptionError: no such device on this machine.
+    """
+    if name is None:
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise OptionError(f"device {str(name)!r} cannot be used here: {' '.join(str(error).split())[:200]}") from error
+    return device
 
 
 def load_native(folder: Path, *, modalities: Iterable[str] | None = None, dtype: torch.dtype | None = None) -> ViTLens:
@@ -88,12 +101,14 @@ def load_native(folder: Path, *, modalities: Iterable[str] | None = None, dtype:
 
     config = folder / "config.json"
     try:
-        spec = ModelSpec.from_dict(json.loads(config.read_text(encoding="utf-8"))).restricted(modalities)
-    except (OSError, json.JSONDecodeError) as error:
+        whole = ModelSpec.from_dict(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{config}: not a readable model configuration ({error})") from error
+    spec = whole.restricted(modalities)
     with torch.device("meta"):
         model = ViTLens.from_spec(spec)
-    checkpoint.fill_model(model, checkpoint.read_native(folder, _towers(spec)), source=str(folder), dtype=dtype)
+    state = checkpoint.read_native(folder, wanted=_towers(spec), known=_towers(whole))
+    checkpoint.fill_model(model, state, source=str(folder), dtype=dtype)
     return model
 
 
@@ -117,9 +132,10 @@ def _load_card(
             continue
         sensor = next((t for t in file.towers if t not in ("image", "text")), "")
         content = checkpoint.import_official(checkpoint.read_state_dict(paths[file]), sensor=sensor, layout=file.layout)
-        absent = wanted & set(file.towers) - content.towers
-        if absent:
-            raise CheckpointError(f"{paths[file]}: holds no tower for {', '.join(sorted(absent))}")
+        absent, strange = wanted & set(file.towers) - content.towers, content.towers - set(file.towers)
+        if absent or strange:
+            problem = f"no tower for {', '.join(sorted(absent))}" if absent else f"a tower for {', '.join(sorted(strange))}"
+            raise CheckpointError(f"{paths[file]}: holds {problem}; {chosen.name} expects {', '.join(file.towers)}")
         state |= {k: v for k, v in content.state.items() if checkpoint.tower_of(k) in wanted & set(file.towers)}
         if content.logit_scale is not None:
             model.logit_scale = content.logit_scale
@@ -161,9 +177,11 @@ def _download(repo: str, name: str, model: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    place = "a folder that the environment variable VITLENS_WEIGHTS (or load(weights=...)) names"
+    if model == repo:  # a repository in the native format
+        place = "a folder (config.json and model.safetensors), and give that folder to load()"
     advice = (
-        f"{model} needs the file {name} of the Hub repository {repo}. Download it on a machine with network and put it into a "
-        f"folder that the environment variable VITLENS_WEIGHTS (or load(weights=...)) names"
+        f"{model} needs the file {name} of the Hub repository {repo}. Download it where there is network and put it into {place}"
     )
     try:
         return Path(hf_hub_download(repo, name, local_files_only=True))
@@ -187,23 +205,21 @@ def _download_folder(repo: str) -> Path:
 
 
 def hub_reachable(seconds: float = 4.0) -> bool:
-    """Whether the Hub answers at all: one connection, never more than `seconds` (its own client retries for half a minute).
+    """Whether the Hub answers a request, through a proxy if one is set: never more than `seconds`.
 
-    Behind a proxy the question is left to the client.
+    Its own client retries for half a minute, and longer when something accepts connections and stays silent.
     """
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
     from huggingface_hub import constants
 
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (443 if address.scheme == "https" else 80)
     answers: list[bool] = []
 
     def ask() -> None:
         try:
-            socket.create_connection((address.hostname, port), timeout=seconds).close()
+            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()
             answers.append(True)
-        except OSError:
+        except HTTPError:  # an answer, if not a friendly one
+            answers.append(True)
+        except (OSError, ValueError):
             answers.append(False)
 
     thread = threading.Thread(target=ask, daemon=True)  # name resolution has no timeout of its own

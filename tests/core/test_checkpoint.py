@@ -222,3 +222,24 @@ def test_weights_can_be_loaded_in_another_type() -> None:
     checkpoint.fill_model(model, state, source="depth", dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model({"depth": golden.batch("depth")})["depth"].dtype == torch.bfloat16
+
+
+def test_openshapes_temperature_is_taken_and_projection_heads_are_refused(tmp_path: Path) -> None:
+    state = {f"module.{k}": v for k, v in golden.official_state("pc_pnsa").items()}
+    scale = {"module.logit_scale": torch.tensor(2.5)}
+    torch.save({"state_dict": state, "logit_scale": scale, "text_proj": None, "image_proj": None}, tmp_path / "pc.pt")
+    imported = checkpoint.import_official(checkpoint.read_state_dict(tmp_path / "pc.pt"), sensor="point_cloud")
+    assert imported.logit_scale == pytest.approx(float(torch.tensor(2.5).exp()))
+    torch.save({"state_dict": state, "text_proj": {"weight": torch.zeros(1)}}, tmp_path / "pc.pt")
+    with pytest.raises(CheckpointError, match="projection heads"):
+        checkpoint.read_state_dict(tmp_path / "pc.pt")
+
+
+def test_a_native_file_with_a_tower_of_nobody_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = filled("depth").save_pretrained(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "encoders.smell.vit.proj": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"keys of no tower in config\.json: encoders\.smell"):
+        ViTLens.from_pretrained(str(folder))

@@ -99,3 +99,20 @@ def test_widths_that_do_not_fit_are_refused(vit: FrozenViT) -> None:
         build_lens(SelfAttentionConfig(heads=5), input_width=32, vit=vit)
     with pytest.raises(OptionError, match="depth must be 1 or more"):
         build_lens(PerceiverConfig(depth=0), input_width=12, vit=vit)
+
+
+def test_pretrained_blocks_come_with_their_arguments_and_their_limit() -> None:
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
+    clip = build_vit(ViTSpec("clip_vision_model", library="huggingface", config={**small, "patch_size": 8}))
+    lens = build_lens(SelfAttentionConfig(depth=2, pretrained=True), input_width=32, vit=clip)
+    assert lens(torch.randn(2, 5, 32)).shape == (2, 5, 32)
+    with pytest.raises(OptionError, match="found 2 blocks"):
+        build_lens(SelfAttentionConfig(depth=3, pretrained=True), input_width=32, vit=clip)
+
+
+@pytest.mark.parametrize(
+    "config", [PerceiverConfig(latents=0), PerceiverConfig(self_per_cross=-1), PerceiverConfig(head_width=12)]
+)
+def test_perceivers_that_cannot_be(vit: FrozenViT, config: PerceiverConfig) -> None:
+    with pytest.raises(OptionError, match="perceiver lens"):
+        build_lens(config, input_width=12, vit=vit)

@@ -220,3 +220,70 @@ def test_preprocessed_batches_keep_their_gradient(model: ViTLens) -> None:
 def test_a_batch_of_the_wrong_shape_is_named(model: ViTLens) -> None:
     with pytest.raises(OptionError, match=r"found shape \[224, 224\]"):
         model({"image": torch.zeros(224, 224)})
+
+
+def test_items_are_taken_in_their_order_not_by_label(model: ViTLens) -> None:
+    pandas = pytest.importorskip("pandas")
+    texts = ["a dog", "a cat", "a tree"]
+    series = pandas.Series(texts, index=[2, 1, 0])
+    assert torch.equal(model.encode({"text": series})["text"], model.encode({"text": texts})["text"])
+    assert torch.equal(model.encode({"text": series[[1, 0]]})["text"], model.encode({"text": ["a cat", "a tree"]})["text"])
+
+
+def test_an_items_own_bad_option_costs_that_item_only(model: ViTLens) -> None:
+    wave = tone(440)["source"]
+    good, bad = {"source": wave, "rate": 16000}, {"source": wave, "rat": 16000}
+    out = model.encode({"audio": [good, bad, good]}, on_error="skip")
+    assert out.kept["audio"] == [0, 2]
+    assert "rat" in str(out.errors["audio"][0][1])
+
+
+def test_embeddings_of_another_model_are_refused_though_the_width_agrees(model: ViTLens) -> None:
+    from dataclasses import replace
+
+    other = ViTLens.from_spec(replace(model.spec.restricted(["text"]), space=EmbeddingSpace("another", 64)))
+    foreign = other.encode({"text": ["a dog"]})["text"]
+    mine = model.encode({"text": ["a dog"]})["text"]
+    with pytest.raises(SpaceError, match="space another"):
+        model.similarity(mine, foreign)
+    with pytest.raises(SpaceError, match="space another"):
+        model.compose([mine, foreign])
+
+
+def test_encoding_in_train_mode_is_still_evaluation() -> None:
+    whole = vitlens.load(NAME, modalities=["point_cloud"], device="cpu")
+    clouds = [whole.modality("point_cloud").example(seed) for seed in range(3)]
+    expected = whole.encode({"point_cloud": clouds})["point_cloud"]
+    whole.train()
+    before = {k: v.clone() for k, v in whole.state_dict().items()}
+    assert torch.allclose(whole.encode({"point_cloud": clouds}, batch_size=2)["point_cloud"], expected, atol=1e-5)
+    whole.tokens("point_cloud", clouds[:1])
+    assert all(torch.equal(v, before[k]) for k, v in whole.state_dict().items())
+    assert whole.encoders["point_cloud"].training
+
+
+@pytest.mark.parametrize("dtype", ["bf16", torch.int8, torch.float64])
+def test_arithmetic_that_is_not_offered_is_named(model: ViTLens, dtype: object) -> None:
+    with pytest.raises(OptionError, match="dtype must be"):
+        model.encode({"image": pictures(1)}, dtype=dtype)  # type: ignore[arg-type]
+
+
+def test_a_readme_of_the_users_own_is_kept(model: ViTLens, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_new_encoder_gets_the_loaded_patch_embedding(model: ViTLens) -> None:
+    vit = model.encoders["image"].vit
+    spec = vitlens.EncoderSpec("tactile", vitlens.card(NAME).spec.encoders[0].vit)
+    touch = vitlens.build_encoder(spec, vit=vit)
+    assert torch.equal(touch.embed.conv1.weight, model.encoders["image"].embed.conv1.weight)
+    assert touch.embed.conv1.weight is not model.encoders["image"].embed.conv1.weight
+
+
+def test_a_space_of_another_width_than_the_towers_is_refused(model: ViTLens) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(OptionError, match="width 65, but towers give"):
+        ViTLens.from_spec(replace(model.spec, space=EmbeddingSpace("wrong", 65)))

@@ -13,7 +13,7 @@ import vitlens
 from tests import golden
 from vitlens import cards, zoo
 from vitlens.cards import ModelCard, Weights
-from vitlens.errors import CheckpointError, ModelError
+from vitlens.errors import CheckpointError, ModalityError, ModelError, OptionError
 
 
 def test_cards_state_licence_source_and_space() -> None:
@@ -119,3 +119,58 @@ def test_lens_only_files_give_tokens_for_a_host() -> None:
 def test_the_tiny_model_is_the_same_every_time() -> None:
     first, second = (vitlens.load("vitlens-tiny-random", modalities=["text"], device="cpu") for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_a_server_that_stays_silent_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from huggingface_hub import constants
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(ModelError, match="cannot be reached"):
+            vitlens.load("vitlens-l-depth")
+        assert time.monotonic() - start < 15
+
+
+def test_devices_that_are_not_there_are_named_before_anything_is_loaded() -> None:
+    for device in ("cuda:99", "toaster"):
+        with pytest.raises(OptionError, match=device):
+            vitlens.load("vitlens-tiny-random", device=device)
+    with pytest.raises(OptionError, match="floating-point"):
+        vitlens.load("vitlens-tiny-random", dtype=torch.int32)
+
+
+def test_asking_for_nothing_is_refused() -> None:
+    with pytest.raises(ModalityError, match="no modality asked for"):
+        vitlens.load("vitlens-tiny-random", modalities=[])
+
+
+def test_a_one_stop_file_with_a_stranger_in_it_is_refused(golden_zoo: Path) -> None:
+    state = {**golden.official_state("depth"), "visual.visual_adapter.unknown": torch.zeros(1)}
+    torch.save(state, golden_zoo / "depth.pt")
+    with pytest.raises(CheckpointError, match="left over"):
+        vitlens.load("golden-depth", weights=golden_zoo)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoders": {}},
+        {"logit_scale": "x"},
+        {"space": 3},
+        {"text": {"name": "x", "library": "nothing"}},
+        {"format": 9},
+        {"encoders": [{"modality": "image", "vit": {"name": "x"}, "lens": "big"}]},
+    ],
+)
+def test_a_config_edited_by_hand_is_one_clear_error(golden_zoo: Path, change: dict[str, object]) -> None:
+    folder = vitlens.load("golden-depth", weights=golden_zoo, device="cpu").save_pretrained(golden_zoo / "native")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises((CheckpointError, OptionError), match=r"config\.json|encoder|no tower|no modality"):
+        vitlens.load(folder)
