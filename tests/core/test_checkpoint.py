@@ -43,7 +43,7 @@ def manifest(name: str) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_the_manifest_of_a_released_file_is_what_the_card_expects(name: str) -> None:
+def test_the_manifest_of_a_published_layout_is_what_the_card_expects(name: str) -> None:
     chosen = all_cards()[name]
     file = chosen.weights[0]
     state = {key: torch.empty(shape, device="meta") for key, shape in manifest(MANIFESTS[name]).items()}
@@ -56,7 +56,7 @@ def test_the_manifest_of_a_released_file_is_what_the_card_expects(name: str) -> 
     assert imported.towers == set(file.towers)
 
 
-def test_every_card_with_a_released_file_has_its_manifest_checked() -> None:
+def test_every_card_with_a_published_layout_has_its_manifest_checked() -> None:
     assert set(all_cards()) - set(MANIFESTS) == {"vitlens-tiny-random"}
 
 
