@@ -248,6 +248,8 @@ def test_spaces_are_not_mixed(files: dict[str, Path], here: Path) -> None:
 
 def test_similarity_refuses_what_it_cannot_do(files: dict[str, Path], here: Path) -> None:
     assert "no such file" in refused("similarity", "gone.wav", *MODEL)
+    (here / "cut.npy").write_bytes(b"")
+    assert refused("similarity", files["audio"], "cut.npy", *MODEL).count("Accepted") == 1
     assert "type must be" in refused("similarity", files["audio"], "-o", "x.bmp", *MODEL)
     Image.new("RGB", (30, 30)).save(here / "mine.png")
     assert "one of the inputs" in refused("similarity", "mine.png", "-o", "mine.png", *MODEL)
@@ -261,6 +263,14 @@ def test_models_lists_filters_and_shows_cards() -> None:
     shown = run("models", "vitlens-l-audio").stdout
     for word in ("26.7", "vitlensL_audio.pt", "not on this machine", "Apache-2.0", "AudioSet"):
         assert word in shown
+    anchored = run("models", "vitlens-g-openshape").stdout
+    for file in (
+        "bigG14_sk16_openshape_all.pt (TencentARC/",
+        "open_clip_pytorch_model.bin (laion/CLIP-ViT-bigG-14-laion2B-39B-b160k)",
+    ):
+        assert file in anchored
+    weights = json.loads(run("models", "vitlens-g-openshape", "--json").stdout)["weights"][1]
+    assert (weights["file"], weights["repo"]) == ("open_clip_pytorch_model.bin", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
     tiny = json.loads(run("models", "vitlens-tiny-random", "--json").stdout)
     assert tiny["weights"][0]["on_this_machine"]
     assert "unknown model" in refused("models", "nope")
@@ -292,6 +302,12 @@ def test_info_uses_the_options_of_the_model(files: dict[str, Path]) -> None:
     own = json.loads(run("info", files["point_cloud"], "--json").stdout)
     tiny = json.loads(run("info", files["point_cloud"], "--json", "--model", "vitlens-tiny-random").stdout)
     assert (own["tensor"]["shape"][0], tiny["tensor"]["shape"][0]) == (8192, 2048)
+
+
+def test_info_reads_with_the_options_of_the_model(here: Path) -> None:
+    (here / "t.off").write_text("OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n")
+    own, tiny = (json.loads(run("info", "t.off", "--json", *model).stdout) for model in ([], ["--model", "vitlens-tiny-random"]))
+    assert (own["points"], tiny["points"]) == ("10,240", "2,560"), "a mesh is sampled when it is read, for the model's points"
 
 
 def test_info_refuses_what_is_no_single_readable_file(files: dict[str, Path], here: Path) -> None:

@@ -35,13 +35,15 @@ def test_the_report_is_json_and_covers_everything() -> None:
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    requirements = ["surely-not-there>=2", 'nor-this; extra == "hf"', 'skipped; extra == "docs"', "numpy>=1000"]
+    requirements = ["surely-not-there>=2", 'nor-this; extra == "hf"', 'nor-that>=1; extra == "train"', "numpy>=1000"]
+    requirements += ['skipped; extra == "docs"', 'vitlens[hf,train]; extra == "all"']
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: requirements)
     found = checks("packages")
     assert found["surely-not-there"].state == "broken"
     assert found["surely-not-there"].fix == 'pip install "surely-not-there>=2"'
     assert found["numpy"].state == "broken" and ">=1000 is needed" in found["numpy"].detail
     assert found["nor-this"].state == "note" and found["nor-this"].fix == 'pip install "vitlens[hf]"'
+    assert found["nor-that"].state == "note" and found["nor-that"].fix == 'pip install "vitlens[train]"'
     assert "skipped" not in found
 
 

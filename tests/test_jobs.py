@@ -21,7 +21,7 @@ import vitlens
 from vitlens.cli import app
 from vitlens.errors import InputError, OptionError
 from vitlens.inputs import gather, parse_read_options
-from vitlens.jobs import Job, Settings, Stopped
+from vitlens.jobs import Job, Settings, Stopped, fingerprint
 from vitlens.model import ViTLens
 from vitlens.storage import holds_embeddings, load_embeddings
 from vitlens.work_folder import WorkFolder
@@ -238,6 +238,91 @@ def test_failed_inputs_are_listed_and_the_rest_goes_on(pictures: Path, tmp_path:
     again = Job(gather([str(pictures / "p03.png")]), out, NAME, Settings(overwrite=True)).run(lambda modalities: model)
     assert again.errors_file is None
     assert not (tmp_path / "out.npz.errors.csv").exists(), "a list of errors of an earlier run would mislead"
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Path:
+    """Two point clouds, a truncated and an empty one, and a file that no modality reads."""
+    folder = tmp_path / "clouds"
+    folder.mkdir()
+    for place in range(2):
+        np.save(folder / f"good{place}.npy", np.random.default_rng(place).normal(size=(100, 3)).astype(np.float32))
+    (folder / "bad.npy").write_bytes((folder / "good0.npy").read_bytes()[:60])
+    (folder / "empty.npy").write_bytes(b"")
+    (folder / "notes.md").write_text("no sensor")
+    return folder
+
+
+def outcome(inputs: list[Path], modality: str | None = None) -> tuple[list[str], dict[str, str]]:
+    found = gather([str(path) for path in inputs], modalities=[modality] if modality else [])
+    return [Path(item.name).name for item in found.items], {Path(bad.name).name: bad.error for bad in found.failures}
+
+
+def test_files_whose_modality_cannot_be_guessed_fail_alone(clouds: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a dog barks", encoding="utf-16")
+    for inputs in ([clouds], [clouds / "*.npy"], [clouds / name for name in ("bad.npy", "empty.npy", "good0.npy", "good1.npy")]):
+        taken, failed = outcome(inputs)
+        assert taken == ["good0.npy", "good1.npy"]
+        assert list(failed) == ["bad.npy", "empty.npy"]
+        assert all("may be depth or eeg" in error and "--as MODALITY" in error for error in failed.values())
+    taken, failed = outcome([words, clouds / "good0.npy", clouds / "notes.md"])
+    assert taken == ["good0.npy"] and list(failed) == ["words.txt", "notes.md"]
+    assert "not that of a .txt file of point_cloud or text" in failed["words.txt"]
+    assert "1 other files passed over" in gather([str(clouds)]).notes[0]
+    with pytest.raises(InputError, match=r"bad\.npy: may be depth or eeg \(2 files .*--as MODALITY"):
+        outcome([clouds / "bad.npy", clouds / "empty.npy"])
+
+
+def test_a_modality_that_is_said_takes_damaged_files_too(clouds: Path, tmp_path: Path) -> None:
+    assert outcome([clouds], "point_cloud") == (["bad.npy", "empty.npy", "good0.npy", "good1.npy"], {})
+    command = ["embed", str(clouds), "--as", "point_cloud", "-o", str(tmp_path / "o.npz"), "--model", NAME, "--device", "cpu"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.output
+    assert len(load_embeddings(tmp_path / "o.npz")["point_cloud"]) == 2
+    lines = (tmp_path / "o.npz.errors.csv").read_text().splitlines()[1:]
+    assert ["cannot be decoded" in lines[0], "an empty file" in lines[1], len(lines)] == [True, True, 2]
+
+
+def test_values_in_a_manifest_that_cannot_be_used_fail_alone(pictures: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 50), 2000, np.uint16)).save(tmp_path / "d.png")
+    shutil.copy(pictures / "p00.png", tmp_path / "p.png")
+    rows = [
+        {"depth": "d.png", "depth.scale": "abc", "image": "p.png"},
+        {"depth": "d.png", "depth.scale": 0.001, "image": "p.png", "image.exif": "maybe"},
+        {"image": 3, "image.exif": "no"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "o.npz"
+    command = ["embed", "--manifest", str(tmp_path / "m.jsonl"), "-o", str(out), "--model", NAME, "--device", "cpu"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.output
+    assert load_embeddings(out).rows == {"depth": [1], "image": [0]}
+    lines = (tmp_path / "o.npz.errors.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in lines] == [["d.png", "depth"], ["p.png", "image"], ["3", "image"]]
+    for line, message in zip(lines, ("scale must be", "image.exif must be true or false", "a int in column"), strict=True):
+        assert message in line
+    (tmp_path / "m.csv").write_text("image,image.exif\np.png,maybe\n")
+    with pytest.raises(InputError, match=r"m\.csv, row 0: read option image\.exif"):
+        gather(manifest=tmp_path / "m.csv")
+
+
+def test_the_fingerprint_needs_no_float64_off_the_cpu(model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fingerprint(model)
+    moved: list[int] = []
+    to_cpu, to_double = torch.Tensor.cpu, torch.Tensor.double
+
+    def cpu(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(tensor.numel())
+        return to_cpu(tensor)
+
+    def double(tensor: torch.Tensor) -> torch.Tensor:
+        assert moved and moved.pop() == tensor.numel(), "float64 before the move to the CPU: Apple's MPS has none"
+        return to_double(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "double", double)
+    assert fingerprint(model) == expected
 
 
 def test_nothing_readable_writes_no_output(pictures: Path, tmp_path: Path, model: ViTLens) -> None:

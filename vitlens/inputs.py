@@ -136,7 +136,7 @@ def _from_arguments(inputs: Sequence[str], texts: Sequence[str], modality: str |
         else:
             passed.append(path)
     if doubtful and not items and not texts:
-        more = f" (and {len(doubtful) - 1} more files of no clear modality)" if len(doubtful) > 1 else ""
+        more = f" ({len(doubtful)} files are of no clear modality)" if len(doubtful) > 1 else ""
         raise InputError(doubtful[0].source, doubtful[0].found + more, doubtful[0].accepted)
     if passed and not items and not failures:
         what = f"no {modality} file" if modality else "no file that a modality reads"
