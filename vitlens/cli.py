@@ -120,24 +120,7 @@ def _open_model(name: str, modalities: list[str] | None, device: str | None) -> 
     with waiting(f"loading {name}"):
         from vitlens.zoo import load
 
-        target = None if device is None else _device(device)
-        return load(name, modalities=modalities, device=target)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    from vitlens.errors import OptionError
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"--device {name!r} is no torch device: give cpu, cuda, cuda:1, mps or xpu") from error
-    count = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-    there = device.type == "cpu" or (count and device.type == torch.accelerator.current_accelerator().type)  # type: ignore[union-attr]
-    if not there or (device.index or 0) >= max(count, 1):
-        raise OptionError(f"--device {name}: torch finds no such device on this machine (vitlens doctor shows what it finds)")
-    return device
+        return load(name, modalities=modalities, device=device)
 
 
 @app.command(no_args_is_help=True)

@@ -80,14 +80,17 @@ def chosen_device(name: str | torch.device | None = None) -> torch.device:
     Raises:
         OptionError: no such device on this machine.
     """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
+        return accelerator if accelerator is not None and accelerator.type in ("cuda", "mps") else torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise OptionError(f"device {str(name)!r} cannot be used here: {' '.join(str(error).split())[:200]}") from error
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"{str(name)!r} is no torch device: give cpu, cuda, cuda:1, mps or xpu") from error
+    count = torch.accelerator.device_count() if accelerator is not None else 0
+    there = device.type == "cpu" or (accelerator is not None and device.type == accelerator.type)
+    if not there or (device.index or 0) >= max(count, 1):
+        raise OptionError(f"device {name}: torch finds no such device on this machine (vitlens doctor shows what it finds)")
     return device
 
 
