@@ -1,0 +1,190 @@
+"""What a run leaves to look at: CSV files, TensorBoard events, the curve as a picture; and the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitlens.errors import MissingDependencyError
+from vitlens.train.checkpoints import whole_file
+from vitlens.train.recipe import INSTALL, LogOptions
+
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "logit_scale", "grad_norm", "items_per_second", "seconds")
+EVALUATION_COLUMNS = ("step", "epoch", "top1", "top5", "items", "skipped")
+
+
+class CsvLog:
+    """A CSV file that grows line by line; opened again, it forgets what came after the step gone on from."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], *, step: int) -> None:
+        self.path = path
+        self.columns = columns
+        kept = [
+            row for row in read_csv(path) if row.get("step", "").isdigit() and int(row["step"]) <= step and row.get(columns[-1])
+        ]
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
+        self._stream = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._stream, columns)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a line."""
+        self._writer.writerow({c: _short(row.get(c, "")) for c in self.columns})
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file as mappings; none when there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [dict(row) for row in csv.DictReader(stream)]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that share their columns, whole or not at all; without rows there is no file."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.7g}" if isinstance(value, float) else value
+
+
+class Logs:
+    """The logs of the main process."""
+
+    def __init__(self, folder: Path, options: LogOptions, *, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.options = options
+        self.steps = CsvLog(folder / "log.csv", STEP_COLUMNS, step=step)
+        self.evaluations = CsvLog(folder / "evaluation.csv", EVALUATION_COLUMNS, step=step)
+        self._events = _event_writer(folder / "tensorboard", step) if options.tensorboard else None
+        self._drawn = 0.0
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Note one step."""
+        if row["step"] % self.options.every_steps == 0:
+            self.steps.add(row)
+            self._to_tensorboard("train", row, ("loss", "lr", "logit_scale", "grad_norm", "items_per_second"))
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Note one evaluation."""
+        self.evaluations.add(row)
+        self._to_tensorboard("evaluation", row, ("top1", "top5"))
+
+    def _to_tensorboard(self, group: str, row: Mapping[str, Any], keys: Iterable[str]) -> None:
+        if self._events is not None:
+            for key in keys:
+                if row.get(key) is not None:
+                    self._events.add_scalar(f"{group}/{key}", float(row[key]), int(row["step"]))
+
+    def draw(self, *, now: bool = False) -> None:
+        """Draw the curve, at most every half minute unless `now`."""
+        if self.options.plot and (now or time.monotonic() - self._drawn > 30):
+            draw_curve(self.folder)
+            self._drawn = time.monotonic()
+
+    def close(self) -> None:
+        """Draw the curve a last time and close the files."""
+        self.draw(now=True)
+        self.steps.close()
+        self.evaluations.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(f"TensorBoard logs need tensorboard: {INSTALL}, or set logs.tensorboard=false") from error
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+def draw_curve(folder: Path) -> Path | None:
+    """Draw `folder`/curve.png from the CSV files: the loss and its running mean, and the top-1 where there is one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [(int(r["step"]), float(r["loss"])) for r in read_csv(folder / "log.csv") if r.get("loss")]
+    if not steps:
+        return None
+    top1 = [(int(r["step"]), 100 * float(r["top1"])) for r in read_csv(folder / "evaluation.csv") if r.get("top1")]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    x, y = zip(*steps, strict=True)
+    axes.plot(x, y, color="0.8", linewidth=0.8)
+    axes.plot(x, running_mean(y, max(1, len(y) // 50)), color="C0", label="loss")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.spines[["top", "right"]].set_visible(False)
+    if top1:
+        right = axes.twinx()
+        right.plot(*zip(*top1, strict=True), color="C1", marker="o", markersize=3)
+        right.set_ylabel("zero-shot top-1 (%)", color="C1")
+        right.set_ylim(0, 100)
+        right.spines["top"].set_visible(False)
+    path = folder / "curve.png"
+    with whole_file(path) as part:
+        FigureCanvasAgg(figure).print_png(str(part))
+    return path
+
+
+def running_mean(values: Iterable[float], width: int) -> list[float]:
+    """The mean of up to `width` values up to each place."""
+    values = list(values)
+    total, means = 0.0, []
+    for index, value in enumerate(values):
+        total += value - (values[index - width] if index >= width else 0.0)
+        means.append(total / min(index + 1, width))
+    return means
+
+
+class ProgressBar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, *, show: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, disable=not (show and console.is_terminal))
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def update(self, what: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
+        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._progress.stop()

@@ -1,0 +1,236 @@
+"""Before the first step: the anchors with their weights, and the encoder that is to be trained beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitlens import checkpoint, zoo
+from vitlens.cards import ModelCard, Weights, all_cards
+from vitlens.embed import ModEmbed
+from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
+from vitlens.errors import CheckpointError, OptionError
+from vitlens.lens import lens_config_from_dict
+from vitlens.model import ViTLens
+from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.towers import build_open_clip, build_vit
+from vitlens.train.recipe import Recipe
+from vitlens.vit import FreezePlan, FrozenViT, ViTSpec
+
+IMAGE = "image"
+"""The modality whose encoder holds the pretrained ViT."""
+
+
+def load_anchors(recipe: Recipe) -> ViTLens:
+    """The anchors with their weights, on the CPU: the towers of the loss, the ViT to be looked through, and the text tower.
+
+    Raises:
+        OptionError: the recipe names no model.
+        ModelError: the weights are not on this machine.
+        ModalityError: an anchor that the model does not have.
+    """
+    name = anchor_name(recipe)
+    if name.startswith("open_clip/"):
+        return _load_open_clip(name, recipe.anchors.weights)
+    known = anchor_spec(recipe).modalities
+    optional = [IMAGE, "text", *([recipe.model.modality] if recipe.model.start in ("anchors", name) else [])]
+    wanted = dict.fromkeys([*recipe.anchors.modalities, *(m for m in optional if m in known)])
+    return zoo.load(name, modalities=list(wanted), device="cpu", weights=recipe.anchors.weights)
+
+
+def anchor_spec(recipe: Recipe) -> ModelSpec:
+    """What `load_anchors` would build, without weights."""
+    name = anchor_name(recipe)
+    if name.startswith("open_clip/"):
+        return _open_clip_card(name).spec
+    if name in all_cards():
+        return zoo.card(name).spec
+    try:
+        return ModelSpec.from_dict(json.loads((Path(name) / "config.json").read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{name}: no model folder with a readable config.json ({error})") from error
+
+
+def anchor_name(recipe: Recipe) -> str:
+    """The model of the anchors; a run that goes on from a trained encoder takes that model's own, unless it says otherwise."""
+    name = recipe.anchors.model or (recipe.model.start if recipe.model.start != "anchors" else None)
+    if not name:
+        raise OptionError(
+            "recipe: anchors.model names the frozen model whose embeddings are the goal; give a folder, a zoo name, or "
+            "open_clip/ARCHITECTURE/TAG"
+        )
+    return name
+
+
+def _open_clip_card(name: str) -> ModelCard:
+    parts = name.split("/")
+    if len(parts) != 3:
+        raise OptionError(f"anchors.model {name!r}: write it as open_clip/ARCHITECTURE/TAG, such as open_clip/ViT-B-16/openai")
+    vit = ViTSpec(parts[1])
+    with torch.device("meta"):
+        width = build_open_clip(vit).text_projection.shape[1]
+    spec = ModelSpec(name=name, space=EmbeddingSpace(name, width), encoders=(EncoderSpec(IMAGE, vit),), text=vit)
+    weights = Weights("open_clip", (IMAGE, "text"), parts[2], layout="open_clip")
+    return ModelCard(spec=spec, summary="", weights=(weights,), source=name)
+
+
+def _load_open_clip(name: str, folder: str | None) -> ViTLens:
+    card = _open_clip_card(name)
+    path = zoo.find_weights(card.weights[0], card, folder)
+    content = checkpoint.import_official(checkpoint.read_state_dict(path), layout="open_clip")
+    with torch.device("meta"):
+        model = ViTLens.from_spec(card.spec)
+    model.logit_scale = content.logit_scale or model.logit_scale
+    checkpoint.fill_model(model, content.state, source=str(path))
+    return model
+
+
+def encoder_spec(recipe: Recipe, anchors: ModelSpec) -> EncoderSpec:
+    """The spec of the encoder that the recipe trains; going on from a trained one, what the recipe leaves out is that one's.
+
+    Raises:
+        OptionError: a lens or ViT whose fields do not fit, or no ViT named and none among the anchors.
+    """
+    options = recipe.model
+    known = {encoder.modality: encoder for encoder in anchors.encoders}
+    start = known.get(options.modality) if options.start else None
+    return EncoderSpec(
+        modality=options.modality,
+        vit=_vit_spec(options.vit, start or known.get(IMAGE), anchors.name),
+        options={**(start.options if start else {}), **options.options},
+        lens=lens_config_from_dict(dict(options.lens)) if options.lens is not None else start.lens if start else None,
+        token_width=options.token_width or (start.token_width if start else None),
+        trains=options.trains,
+    )
+
+
+def _vit_spec(given: Mapping[str, Any] | None, template: EncoderSpec | None, name: str) -> ViTSpec:
+    """The ViT that is named, or else the template's; the template lends its numbers to an architecture of the same name."""
+    if given is None:
+        if template is None:
+            raise OptionError(f"recipe: model.vit must say which ViT is used: {name} has no image encoder to take it from")
+        return template.vit
+    try:
+        vit = ViTSpec(**given)
+    except TypeError as error:
+        raise OptionError(f"model.vit: {error}") from error
+    lends = template is not None and vit.config is None and vit.name == template.vit.name
+    return replace(vit, config=template.vit.config) if lends and template else vit
+
+
+def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
+    """The anchors with the encoder that is to be trained; frozen tensors of the ViT are shared, not copied.
+
+    Raises:
+        OptionError: a ViT that differs from the anchors' and has no other weights.
+        CheckpointError: `model.start` that does not fit.
+    """
+    options = recipe.model
+    spec = encoder_spec(recipe, model.spec)
+    if options.start and options.start in ("anchors", recipe.anchors.model):
+        if options.modality not in model.encoders:
+            raise OptionError(f"model.start: {model.spec.name} has no encoder of {options.modality} to go on from")
+        encoder = copy_encoder(_as_encoder(model.encoders[options.modality]), spec)
+    elif options.start:
+        start = zoo.load(options.start, modalities=[options.modality], device="cpu")
+        spec = encoder_spec(recipe, start.spec)
+        encoder = copy_encoder(_as_encoder(start.encoders[options.modality]), spec)
+    else:
+        encoder = new_encoder(model, spec, random=options.vit_weights == "random")
+    if encoder.vit.embed_dim != model.space.dim:
+        raise OptionError(
+            f"the {options.modality} encoder gives embeddings of {encoder.vit.embed_dim} values, "
+            f"the anchors' space {model.space.name} has {model.space.dim}"
+        )
+    return assembled(model, recipe.name, spec, encoder)
+
+
+def assembled(model: ViTLens, name: str, spec: EncoderSpec, encoder: LensEncoder) -> ViTLens:
+    """A model of the anchors' towers and `encoder`, which replaces one of the same modality."""
+    encoders = {key: _as_encoder(value) for key, value in model.encoders.items() if key != spec.modality}
+    if IMAGE in encoders:
+        _share_frozen(encoder.vit, encoders[IMAGE].vit)
+    specs = tuple(e for e in model.spec.encoders if e.modality != spec.modality)
+    whole = replace(model.spec, name=name, encoders=(*specs, spec), logit_scale=model.logit_scale)
+    return ViTLens(spec=whole, encoders={**encoders, spec.modality: encoder}, text=model.text).eval()
+
+
+def _as_encoder(module: nn.Module) -> LensEncoder:
+    if not isinstance(module, LensEncoder):
+        raise OptionError(f"{type(module).__name__} is no LensEncoder: it cannot be trained here")
+    return module
+
+
+def new_encoder(model: ViTLens, spec: EncoderSpec, *, random: bool = False) -> LensEncoder:
+    """A new ModEmbed and lens in front of the anchors' image ViT, or with `random` in front of a new one.
+
+    What looks like a picture and goes through the ViT's own patch embedding starts from the image encoder's.
+    """
+    if random:
+        return build_encoder(spec, vit=build_vit(spec.vit))
+    if IMAGE not in model.encoders:
+        raise OptionError("model.vit_weights: the anchors have no image encoder to take the ViT from; choose 'random'")
+    image = _as_encoder(model.encoders[IMAGE])
+    known = next(e.vit for e in model.spec.encoders if e.modality == IMAGE)
+    if replace(known, skip_blocks=0) != replace(spec.vit, skip_blocks=0) or known.config != spec.vit.config:
+        raise OptionError(
+            f"model.vit is {spec.vit.name}, the anchors' image ViT is {known.name}: its weights are not known here; "
+            "choose vit_weights: random, or give Trainer a model that has this encoder and set model.start=anchors"
+        )
+    vit = image.vit.fork(FreezePlan())
+    if isinstance(image.embed, ModEmbed):
+        vit._patch = (image.embed,)
+    drop = spec.vit.skip_blocks - known.skip_blocks
+    if not 0 <= drop < len(vit.blocks):
+        raise OptionError(f"model.vit.skip_blocks: cannot skip {spec.vit.skip_blocks} of {len(vit.blocks)} blocks")
+    vit.blocks = nn.ModuleList(list(vit.blocks)[drop:])
+    return build_encoder(spec, vit=vit)
+
+
+def copy_encoder(source: LensEncoder, spec: EncoderSpec) -> LensEncoder:
+    """The encoder `spec` describes with the values of `source`; frozen tensors of the ViT are shared.
+
+    Raises:
+        CheckpointError: ModEmbed or lens of another shape.
+    """
+    encoder = build_encoder(spec, vit=source.vit)
+    for name in ("embed", "lens"):
+        _copy_values(getattr(encoder, name), getattr(source, name).state_dict(), f"model.start: {spec.modality} {name}")
+    return encoder
+
+
+def _copy_values(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
+    own = module.state_dict()
+    odd = [key for key in {*own, *state} if key not in own or key not in state or own[key].shape != state[key].shape]
+    if odd:
+        raise CheckpointError(f"{where} does not fit: {', '.join(sorted(odd)[:8])} missing, left over, or of another shape")
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(state[key])
+
+
+def _share_frozen(vit: FrozenViT, other: FrozenViT) -> None:
+    """Let `vit` use the tensors of `other` where it has the same frozen ones."""
+    theirs = dict(other.named_parameters())
+    for name, parameter in list(vit.named_parameters()):
+        twin = theirs.get(name)
+        if twin is None or twin is parameter or parameter.requires_grad or twin.shape != parameter.shape:
+            continue
+        if not twin.requires_grad and torch.equal(twin, parameter):
+            holder, _, leaf = name.rpartition(".")
+            vit.get_submodule(holder)._parameters[leaf] = twin
+
+
+def train_mode(encoder: LensEncoder) -> None:
+    """ModEmbed, lens and LoRA in training mode; the ViT stays as it is in use (no dropout), unless all of it trains."""
+    encoder.train()
+    encoder.vit.train(all(p.requires_grad for p in encoder.vit.parameters()))
+    for name, module in encoder.vit.named_modules():
+        if "lora_" in name:
+            module.train()
