@@ -29,6 +29,10 @@ def main() -> None:
     found = {point.name: point.load().name for point in entry_points(group="vitlens.modalities")}
     assert found == {name: name for name in MODALITIES}, f"modalities: {found}"
 
+    model = vitlens.load("vitlens-toybox", device="cpu")
+    sizes = {name: tuple(model.encode({name: [model.modality(name).example()]})[name].shape) for name in MODALITIES}
+    assert set(sizes.values()) == {(1, 128)}, f"the shipped model's embeddings: {sizes}"
+
     fastest = min(import_seconds() for _ in range(5))
     assert fastest < IMPORT_LIMIT, f"import vitlens takes {fastest:.2f} s, the limit is {IMPORT_LIMIT} s"
     print(f"vitlens {vitlens.__version__}: {len(found)} modalities, imported in {fastest:.3f} s")

@@ -133,8 +133,8 @@ class Audio(Modality):
     def _mono(self, sample: Sample) -> Tensor:
         """One channel [samples]. (The published pipeline also subtracts the mean of all channels; the filter bank takes every
         frame's own mean away, so that it makes no difference.)"""
-        data = torch.as_tensor(sample.data)
-        return data[0] if self.mono == "first" else data.mean(0)
+        data = np.asarray(sample.data)
+        return torch.tensor(data[0]) if self.mono == "first" else torch.tensor(data).mean(0)
 
     def _filter_bank(self, waveform: Tensor) -> Tensor:
         """Log-mel energies [n, mel_bins] of [samples] at the model's rate: 25 ms Hann windows, every 10 ms, no dither."""

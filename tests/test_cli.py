@@ -323,16 +323,6 @@ def test_info_refuses_what_is_no_single_readable_file(files: dict[str, Path], he
     run("info", "d.png", "--as", "depth", "-r", "scale=0.001")
 
 
-def test_the_demo_runs_every_sensor_and_leaves_files_to_go_on_with(here: Path) -> None:
-    shown = run("demo").stdout
-    assert "random" in shown and "mean nothing" in shown
-    not_blank(here / "demo" / "demo.png")
-    assert len(shown.split("Next:")[1].strip().splitlines()) == 3
-    out = json.loads(run("embed", "--manifest", "demo/items.csv", "-o", "demo/e.npz", "--json", *MODEL).stdout)
-    assert set(out["counts"]) == {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg"}
-    assert "is a file" in refused("demo", "-o", "demo/items.csv")
-
-
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)

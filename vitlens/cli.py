@@ -1,4 +1,5 @@
-"""The command line: `vitlens embed`, `classify`, `similarity`, `models`, `modalities`, `info`, `doctor`, `demo`, `train`.
+"""The command line: `vitlens embed`, `classify`, `similarity`, `models`, `modalities`, `info`, `doctor`,
+`demo`, `train`, `eval`, `datasets`, `toybox`.
 
 Each command checks its options and hands over to the module that does the work. Nothing heavy is imported before a command runs.
 Exit codes: 0 fine, 1 some inputs failed or a check did, 2 wrong usage or bad input, 130 stopped by Ctrl-C.
@@ -421,27 +422,26 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def demo(output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.")] = Path("demo")) -> None:
-    """Run every sensor through a tiny model with random weights: real files, embeddings, a table and a picture, no download."""
-    from vitlens.console import say, say_similarity, waiting
-    from vitlens.demo import REMARK, next_commands, run_demo
-
-    with waiting("embedding an example of every sensor"):
-        made = run_demo(output)
-    for path in made.files.values():
-        say(str(path))
-    say("")
-    say_similarity(list(made.files), list(made.files), made.cosines)
-    say(f"\n{REMARK}\n\n{made.picture} shows it. Next:\n")
-    for command in next_commands(made):
-        say(f"  {command}")
-
-
 LATER = {
+    "demo": (
+        "vitlens.benchmarks.toybox.demo:demo_command",
+        "Every sensor understood in one space, without a download; writes a report to look at.",
+    ),
     "train": (
         "vitlens.train.command:train_command",
         "Train a lens by a recipe; the same command goes on with a stopped run.",
+    ),
+    "eval": (
+        "vitlens.benchmarks.evaluation.command:eval_command",
+        "Measure a model on datasets: zero-shot, linear probe, few-shot; beside the published numbers.",
+    ),
+    "datasets": (
+        "vitlens.benchmarks.evaluation.catalogue:datasets_command",
+        "The datasets of the field: what they are, and what is on this machine.",
+    ),
+    "toybox": (
+        "vitlens.benchmarks.toybox.command:app",
+        "A procedural world for every sensor: make it, train on it, measure a model on it.",
     ),
 }
 """Commands that live elsewhere: name -> function and help. Each is imported when it is called, so that --help stays quick."""
@@ -453,8 +453,12 @@ def _mount(name: str, target: str, summary: str) -> None:
     @app.command(name, help=summary, add_help_option=False, context_settings=settings)
     def later(ctx: typer.Context) -> None:
         module, _, function = target.partition(":")
-        own = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=app.info.context_settings)
-        own.command(name)(getattr(import_module(module), function))
+        found = getattr(import_module(module), function)
+        own = found if isinstance(found, typer.Typer) else typer.Typer(rich_markup_mode="markdown")
+        if own is not found:
+            own.command(name)(found)
+        own._add_completion = False
+        own.info.context_settings = app.info.context_settings
         code = typer.main.get_command(own).main(ctx.args, prog_name=f"vitlens {name}", standalone_mode=False)
         if code:
             raise typer.Exit(code)

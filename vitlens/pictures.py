@@ -1,4 +1,4 @@
-"""Pictures: a sample beside what the model gets of it, similarities as a heatmap, and the demo's overview."""
+"""Pictures: a sample beside what the model gets of it, and similarities as a heatmap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "pdf", "svg", "jpg", "webp")
 MOST_LABELS, MOST_NUMBERS, MOST_TILES = 60, 14, 9
-INK, PALE = "#22303c", "#6b7a88"
+INK = "#22303c"
 
 
 def check_picture(path: Path, inputs: Sequence[str] = ()) -> None:
@@ -184,30 +184,6 @@ def draw_heatmap(
         middle = (float(matrix.min()) + float(matrix.max())) / 2
         for (i, j), value in np.ndenumerate(matrix):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if value < middle else "black")
-
-
-def overview(
-    drawn: Sequence[tuple[Modality, Sample]], matrix: np.ndarray, names: Sequence[str], path: Path, *, remark: str
-) -> Path:
-    """Write the demo's picture: every sensor's sample drawn, and beside them the similarities of all with all."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"font.size": 8.5}):
-        figure = Figure(figsize=(16, 9), dpi=110, layout="constrained")
-        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(9, 8), wspace=0.02)).flat
-        grid = left.subplots(-(-len(drawn) // 2), 2, squeeze=False)
-        for axes in grid.flat[len(drawn) :]:
-            axes.axis("off")
-        figure.canvas.draw()  # settles the layout, for modalities that draw to the size of their axes
-        for axes, (modality, sample) in zip(grid.flat, drawn, strict=False):
-            modality.draw(sample, axes)
-            axes.set_title(modality.name.replace("_", " "), fontsize=12, color=INK, fontweight="bold")
-        draw_heatmap(matrix, names, names, right.add_subplot(), right)
-        right.suptitle("Cosine similarities of their embeddings", fontsize=12, color=INK, fontweight="bold")
-        figure.suptitle("One frozen ViT, any sensor", fontsize=17, color=INK)
-        right.supxlabel(textwrap.fill(remark, 90), fontsize=10, color=PALE)
-        return save(figure, path)
 
 
 def _short(name: str, most: int = 28) -> str:

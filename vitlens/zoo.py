@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitlens import checkpoint
-from vitlens.cards import ModelCard, Weights, all_cards
+from vitlens.cards import TOYBOX, ModelCard, Weights, all_cards
 from vitlens.errors import CheckpointError, ModelError, OptionError
 from vitlens.model import ViTLens
 from vitlens.spec import ModelSpec
@@ -125,6 +125,10 @@ def _load_card(
     spec = chosen.spec.restricted(modalities)
     wanted = set(_towers(spec))
     used = [file for file in chosen.weights if wanted & set(file.towers)]
+    if used[0].kind == "shipped":
+        if folder is not None:
+            raise OptionError(f"{chosen.name} is part of the package: leave weights= out, or load the folder itself by its path")
+        return load_native(find_weights(used[0], chosen).parent, modalities=modalities, dtype=dtype)
     paths = {file: find_weights(file, chosen, folder) for file in used if file.kind != "formula"}  # all found before any is read
     with torch.device("meta"):
         model = ViTLens.from_spec(spec)
@@ -152,6 +156,8 @@ def find_weights(file: Weights, chosen: ModelCard, folder: str | os.PathLike[str
     Raises:
         ModelError: nowhere; says what to download and where to put it.
     """
+    if file.kind == "shipped":
+        return TOYBOX / "model.safetensors"
     places = [Path(place) for place in (folder, os.environ.get("VITLENS_WEIGHTS")) if place]
     if folder is not None and not places[0].exists():
         raise ModelError(f"{places[0]}: no such file or folder of weights for {chosen.name}")

@@ -10,8 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from torch import Tensor
 
 from vitlens.anchors import from_open_clip_text
 from vitlens.benchmarks.toybox.captions import captions, material_prompts, shape_prompts
+from vitlens.benchmarks.toybox.drawn import draw
 from vitlens.benchmarks.toybox.materials import MATERIALS
-from vitlens.benchmarks.toybox.sensors import Detail, observe
 from vitlens.benchmarks.toybox.shapes import SHAPES
-from vitlens.benchmarks.toybox.world import Split, ToyObject, World
+from vitlens.benchmarks.toybox.world import Split, World
+from vitlens.console import console
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, get_modality
@@ -35,7 +35,7 @@ from vitlens.model import ViTLens
 from vitlens.spec import EmbeddingSpace, ModelSpec
 from vitlens.towers import build_open_clip, from_open_clip
 from vitlens.vit import ViTSpec
-from vitlens.zeroshot import classify_embeddings
+from vitlens.zoo import chosen_device
 
 PICTURE = 64
 CONTEXT = 20
@@ -45,12 +45,16 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """Numbers of the CLIP training; `objects` pictures are drawn once, and flipped and shifted while training."""
+    """Numbers of the CLIP training; `objects` pictures are drawn once, and flipped and shifted while training.
+
+    `captions` lines of every picture are read in each step: text is cheap beside pictures, and every line teaches.
+    """
 
     objects: int = 24_000
     clip_only: int = 4_000
-    epochs: int = 12
-    batch: int = 256
+    epochs: int = 10
+    batch: int = 128
+    captions: int = 3
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup: int = 200
@@ -63,8 +67,8 @@ class ClipRecipe:
     text_layers: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.objects, self.clip_only, self.epochs, self.batch) < 1:
-            raise OptionError("toybox: objects, clip_only, epochs and batch must be 1 or more")
+        if min(self.objects, self.clip_only, self.epochs, self.batch, self.captions) < 1:
+            raise OptionError("toybox: objects, clip_only, epochs, batch and captions must be 1 or more")
 
 
 def vocabulary() -> list[int]:
@@ -108,45 +112,21 @@ class Pictures:
     tokens: Tensor
 
 
-def draw_pictures(folder: Path, world: World, split: Split, count: int, *, workers: int = 2) -> np.ndarray:
-    """Pictures uint8 [count, 64, 64, 3] of a split's first objects; drawn once, in parts that survive an interruption."""
-    folder.mkdir(parents=True, exist_ok=True)
-    size = 500
-    jobs = []
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        jobs.append((folder / f"{split}-{world.seed}-{start}-{stop}.npy", world, split, start, stop))
-    missing = [job for job in jobs if not job[0].is_file()]
-    columns = (TextColumn("drawing {task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, ProcessPoolExecutor(max(1, workers)) as pool:
-        task = progress.add_task(split, total=len(missing))
-        for _ in pool.map(_draw_part, missing):
-            progress.advance(task)
-    return np.concatenate([np.load(job[0]) for job in jobs])
-
-
-def _draw_part(job: tuple[Path, World, Split, int, int]) -> None:
-    path, world, split, start, stop = job
-    torch.set_num_threads(1)
-    detail = Detail(picture=PICTURE)
-    drawn = [observe(world.object(split, i), ["image"], detail=detail)["image"] for i in range(start, stop)]
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.save(stream, np.stack(drawn))
-    part.replace(path)
-
-
 def load_pictures(folder: Path, world: World, recipe: ClipRecipe, text: Modality, *, workers: int = 2) -> Pictures:
     """Draw or load the training pictures of both splits that the CLIP sees, with all their captions."""
     counts: dict[Split, int] = {"train": recipe.objects, "clip_only": recipe.clip_only}
-    pictures = [draw_pictures(folder, world, split, count, workers=workers) for split, count in counts.items()]
-    lines = [captions(thing) for split, count in counts.items() for thing in world.objects(split, count)]
+    drawn = [draw(folder, world, split, count, ["image"], workers=workers) for split, count in counts.items()]
+    lines = [captions(thing) for part in drawn for thing in part.things]
     ids = {line: text.transform(text.load(line)) for line in {line for row in lines for line in row}}
-    return Pictures(np.concatenate(pictures), torch.stack([torch.stack([ids[line] for line in row]) for row in lines]))
+    pictures = np.concatenate([array for part in drawn for array in part.arrays["image"]])
+    return Pictures(pictures, torch.stack([torch.stack([ids[line] for line in row]) for row in lines]))
 
 
 def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 [b, 64, 64, 3] -> normalised [b, 3, 64, 64]; mirrored half the time, shifted up to four pixels, brightness varied."""
+    """uint8 [b, 64, 64, 3] -> normalised [b, 3, 64, 64]; mirrored half the time, shifted up to four pixels, brightness varied.
+
+    Whatever computes, the CPU draws: the same seed means the same pictures everywhere.
+    """
     x = pictures.permute(0, 3, 1, 2).float() / 255
     mirrored = torch.rand(len(x), generator=generator) < 0.5
     x[mirrored] = x[mirrored].flip(-1)
@@ -173,25 +153,27 @@ def train_clip(
     tokens = vocabulary()
     spec = clip_spec(recipe, tokens)
     text = get_modality("text", **spec.text_options)
-    data = load_pictures(home / "pictures", World(recipe.seed), recipe, text, workers=workers)
+    data = load_pictures(home / "drawn", World(recipe.seed), recipe, text, workers=workers)
     torch.manual_seed(recipe.seed)
     assert spec.text is not None
     clip = build_open_clip(spec.text)
     run = _Run(home, recipe, clip, steps=recipe.epochs * (len(data.pictures) // recipe.batch), save_seconds=save_seconds)
     run.resume()
     columns = (TextColumn("CLIP {task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=console(error=True)) as progress:
         task = progress.add_task("", total=run.steps, completed=run.step)
         for loss in run.train(data):
             progress.update(task, advance=1, description=f"loss {loss:.3f}")
-    return as_model(spec, clip)
+    return as_model(spec, clip.cpu())
 
 
 class _Run:
     """State of one training: model, optimiser, step; written whole every so often."""
 
     def __init__(self, home: Path, recipe: ClipRecipe, clip: Any, *, steps: int, save_seconds: float) -> None:
-        self.home, self.recipe, self.clip, self.steps, self.step = home, recipe, clip, steps, 0
+        self.home, self.recipe, self.steps, self.step = home, recipe, steps, 0
+        self.device = chosen_device()
+        self.clip = clip.to(self.device)
         self.save_seconds = save_seconds
         decay = [p for p in clip.parameters() if p.ndim >= 2]
         plain = [p for p in clip.parameters() if p.ndim < 2]
@@ -202,7 +184,7 @@ class _Run:
         path = self.home / "clip.state"
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         if state["recipe"] != asdict(self.recipe):
             raise OptionError(f"{path} belongs to another recipe: {json.dumps(state['recipe'])}; take another folder")
         self.clip.load_state_dict(state["clip"])
@@ -235,13 +217,15 @@ class _Run:
         cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * warm * cosine
-        choice = torch.randint(0, tokens.shape[1], (len(tokens),), generator=generator)
-        ids = tokens[torch.arange(len(tokens)), choice]
-        same = (ids[:, None] == ids[None]).all(dim=-1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = self.clip.encode_image(augmented(pictures, generator))
-            text = self.clip.encode_text(ids)
-        loss = contrastive_loss(image, text, self.clip.logit_scale.exp(), same)
+        lines = torch.rand(tokens.shape[:2], generator=generator).argsort(dim=1)[:, : recipe.captions]
+        ids = tokens[torch.arange(len(tokens))[:, None], lines].transpose(0, 1)
+        ids = ids.to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            image = self.clip.encode_image(augmented(pictures, generator).to(self.device))
+            text = self.clip.encode_text(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+        scale = self.clip.logit_scale.exp()
+        losses = [contrastive_loss(image, t, scale, (i[:, None] == i[None]).all(dim=-1)) for i, t in zip(ids, text, strict=True)]
+        loss = torch.stack(losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
@@ -265,20 +249,3 @@ def as_model(spec: ModelSpec, clip: Any) -> ViTLens:
     model = ViTLens(spec=spec, encoders={"image": image}, text=from_open_clip_text(clip)).eval()
     model.logit_scale = float(clip.logit_scale.detach().exp())
     return model.requires_grad_(False)
-
-
-def picture_accuracy(model: ViTLens, pictures: np.ndarray, things: Sequence[ToyObject], label: str) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy of pictures against all shape (or material) names of the world."""
-    names = list(SHAPES if label == "shape" else MATERIALS)
-    embeddings = model.encode({"image": list(pictures)}, batch_size=256)["image"]
-    found = classify_embeddings(embeddings, names, _class_vectors(model, names, label), logit_scale=model.logit_scale)
-    truth = torch.tensor([thing.shape_id if label == "shape" else thing.material_id for thing in things])
-    hits = found.scores.topk(5, dim=-1).indices == truth[:, None]
-    return float(hits[:, 0].float().mean()), float(hits.any(dim=-1).float().mean())
-
-
-def _class_vectors(model: ViTLens, names: Sequence[str], label: str) -> Tensor:
-    """One vector per class [c, E]: the normalised mean of its own prompts."""
-    prompts = [shape_prompts(name) if label == "shape" else material_prompts(name) for name in names]
-    rows = [model.encode({"text": lines})["text"].mean(dim=0) for lines in prompts]
-    return F.normalize(torch.stack(rows), dim=-1)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vitlens.benchmarks.toybox.sensors import SENSORS, Detail, checked_sensors, observe
 from vitlens.benchmarks.toybox.world import SPLITS, Split, ToyObject, World
+from vitlens.console import console
 from vitlens.errors import OptionError
 
 SETTINGS = "toybox.json"
@@ -101,7 +102,7 @@ def _whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not shown) as bar:
+    with Progress(*columns, disable=not shown, console=console(error=True)) as bar:
         task = bar.add_task("Toybox objects", total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -103,19 +103,26 @@ def checked_sensors(names: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def observe(
-    thing: ToyObject | Stage, sensors: Iterable[str] | None = None, *, detail: Detail | None = None, take: int = 0
+    thing: ToyObject | Stage,
+    sensors: Iterable[str] | None = None,
+    *,
+    detail: Detail | None = None,
+    take: int = 0,
+    seen: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """What the sensors (default: all) measure of an object, by modality, in memory; equal to what the files of take 0 hold.
 
     image, tactile: uint8 `[s, s, 3]`; depth: metres `[s, s]`; point_cloud: metres and rgb `[points, 6]`; audio: `[16000]` at
     16 kHz; eeg: volts `[128, 500]` at 1 kHz. Every `take` is another room, light, camera, place of touch and blow.
+    `seen` saves the brain a picture: that of the same take at 64 pixels, where it has been made already.
     """
     stage = thing if isinstance(thing, Stage) else Stage(thing)
     detail = detail or Detail()
     found: dict[str, np.ndarray] = {}
     for name in checked_sensors(sensors):
-        if name == "eeg" and "image" in found and detail.picture == 64:
-            found[name] = watch(stage, take=take, seen=found["image"])  # the brain sees this very picture
+        if name == "eeg":
+            own = found.get("image") if detail.picture == 64 else None  # the brain sees this very picture
+            found[name] = watch(stage, take=take, seen=own if own is not None else seen)
         else:
             found[name] = SENSORS[name].measure(stage, detail, take)
     return found

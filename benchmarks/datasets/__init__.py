@@ -1,0 +1,20 @@
+"""The field's datasets: one file each, with a card (what it is, where it comes from, published scores) and a reader.
+
+for card in list_datasets(): print(card.name, card.task)
+items = get_dataset("esc50").items(root, "fold1")
+"""
+
+from __future__ import annotations
+
+from vitlens.benchmarks.datasets.dataset import (
+    Dataset,
+    DatasetCard,
+    Item,
+    Problem,
+    Published,
+    get_dataset,
+    list_datasets,
+    register_dataset,
+)
+
+__all__ = ["Dataset", "DatasetCard", "Item", "Problem", "Published", "get_dataset", "list_datasets", "register_dataset"]

@@ -1,0 +1,56 @@
+"""MSR-VTT: short videos with captions (Xu et al., CVPR 2016): retrieval among the thousand test clips of the 1k-A split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, wrong_count
+
+TABLE, COLUMNS = "MSRVTT_JSFUSION_test.csv", ("key", "vid_key", "video_id", "sentence")
+FOLDER = "MSRVTT_Videos"
+
+_CARD = DatasetCard(
+    name="msrvtt",
+    title="MSR-VTT 1k-A: videos and captions",
+    task="retrieval",
+    modality="video",
+    splits={"test": 1000},
+    default_split="test",
+    licence="not stated; the videos belong to those who uploaded them",
+    source="Microsoft Research, MSR-VTT (videos); the table of the 1k-A split goes around with CLIP4Clip and others",
+    layout="""
+<root>/
+  MSRVTT_JSFUSION_test.csv          key, vid_key, video_id, sentence: 1,000 rows
+  MSRVTT_Videos/video7010.mp4
+""".strip(),
+    notes=(
+        "1k-A: one fixed caption for each of 1,000 videos. The full test part (2,990 videos with 20 each) is another benchmark.",
+        "ViT-Lens publishes no number on it; embeddings of frames are averaged here.",
+        "Many captions fit more than one video.",
+    ),
+)
+
+
+@register_dataset
+class MSRVTT(Dataset):
+    """A table with a caption for each video."""
+
+    card: ClassVar[DatasetCard] = _CARD
+
+    def check(self, root: Path) -> list[Problem]:
+        parts = {TABLE: f"a table of {', '.join(COLUMNS)}", f"{FOLDER}/": "video0.mp4 to video9999.mp4"}
+        if problems := absent(root, parts):
+            return problems
+        files = [root / FOLDER / f"{row['video_id']}.mp4" for _, row in csv_rows(root / TABLE, COLUMNS)]
+        counted = wrong_count(root / TABLE, len(files), self.card.splits["test"], "rows")
+        return counted + absent_files(files, f"a video that {TABLE} lists", of=len(files))
+
+    def items(self, root: Path, split: str) -> Sequence[Item]:
+        self.checked(split)
+        return [
+            Item(row["video_id"], {"video": root / FOLDER / f"{row['video_id']}.mp4"}, captions=(row["sentence"],))
+            for _, row in csv_rows(root / TABLE, COLUMNS)
+        ]

@@ -1,0 +1,69 @@
+"""Arrays that lie in a larger file, taken out of it when they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitlens.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class LateArray(os.PathLike[str]):
+    """An array in a pack, as the `source` of an item.
+
+    Readers take it as an array (it converts as a tensor does) and messages name it as a path with its place: `pack.npy[17]`.
+    `take` must be a function at the top of a module, or a `functools.partial` of one, so that loader workers get it too.
+    """
+
+    path: str
+    place: int | str
+    take: Callable[[], np.ndarray]
+    dtype: str = "packed"
+    size: int = 0
+    """Not known before it is taken out."""
+
+    def __fspath__(self) -> str:
+        return f"{self.path}[{self.place}]"
+
+    def detach(self) -> LateArray:
+        """Itself: there is no gradient."""
+        return self
+
+    def cpu(self) -> LateArray:
+        """Itself: it is on no device."""
+        return self
+
+    def numpy(self) -> np.ndarray:
+        """The array.
+
+        Raises:
+            InputError: as reading the file does.
+        """
+        return self.take()
+
+    def stat_key(self) -> str:
+        """What changes when the pack does: caches of embeddings (`anchor_cache.Contents`) ask for it.
+
+        Raises:
+            InputError: the pack is not there any more.
+        """
+        try:
+            stat = os.stat(self.path)
+        except OSError as error:
+            raise InputError(
+                self.path, f"cannot be opened ({error.strerror})", "the pack, as it was when its items were listed"
+            ) from error
+        return f"{os.path.abspath(self.path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.place}"
+
+    def content(self) -> bytes:
+        """Shape, type and values of the array, for caches of embeddings."""
+        array = np.ascontiguousarray(self.take())
+        return f"{array.shape} {array.dtype.str}\0".encode() + array.tobytes()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.take(), dtype=dtype)

@@ -1,0 +1,81 @@
+"""VGGSound: ten seconds of YouTube videos, one of 309 sounds each (Chen et al., ICASSP 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from vitlens.benchmarks.datasets.clips import absent_clips, clip_of, clips_in, parts_there
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.listing import absent, checked_label, csv_rows, some, whole_number
+from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
+
+TABLE, COLUMNS = "vggsound.csv", ("video", "start", "label", "split")
+SOUNDS = {split: (f"audio/{split}", f"vggsound/audio/{split}", split, "audio") for split in ("test", "train")}
+
+_CARD = DatasetCard(
+    name="vggsound",
+    title="VGGSound: sounds of videos",
+    task="classification",
+    modality="audio",
+    splits={"test": 15_446, "train": 183_730},
+    default_split="test",
+    licence="CC BY 4.0 for the list; the videos belong to those who uploaded them",
+    source="the VGGSound page of VGG Oxford (list); the sounds have to be fetched from YouTube",
+    layout="""
+<root>/
+  vggsound.csv                      YouTube id, start (seconds), label, split; no header
+  audio/test/ID_000030.flac         start in six digits; also found: ID_30, ID, in audio/, test/ or vggsound/audio/test/
+""".strip(),
+    published=(
+        *scores(
+            "test", "top1", {"ViT-Lens-B": 29.9, "ViT-Lens-L": 31.7}, protocol="15,434 clips; trained on AudioSet in clips of 5 s"
+        ),
+        *scores("test", "top1", {"ViT-Lens-L": 32.5}, protocol="15,434 clips; trained on AudioSet in clips of 2 s"),
+        *scores("test", "top1", {"ViT-Lens-L": 51.7}, protocol="15,434 clips; trained on AudioSet and VGGSound"),
+        *scores("test", "top1", {"ImageBind": 27.8}, source=IMAGEBIND, protocol="15,434 clips"),
+    ),
+    notes=(
+        "Videos vanish: clips that are not there are left out. Always say how many were scored.",
+        "The published list of 15,434 lacks 12 clips whose ids all begin with P.",
+        "6,927 test clips overlap with AudioSet: check before calling a model trained on that zero-shot.",
+        "Label numbers follow falling class size, not the alphabet.",
+    ),
+)
+
+
+@register_dataset
+class VGGSound(Dataset):
+    """The official table, and whichever of its clips are there."""
+
+    card: ClassVar[DatasetCard] = _CARD
+    prompt_file: ClassVar[str | None] = "sounds"
+
+    def classes(self, split: str) -> tuple[str, ...]:
+        return read_lines("labels", "vggsound")
+
+    def check(self, root: Path) -> list[Problem]:
+        """The splits whose sounds are there."""
+        if problems := absent(root, {TABLE: "the official table: YouTube id, start, label, split"}):
+            return problems
+        for split in parts_there(root, SOUNDS, self.card.default_split):
+            problems += absent_clips(root, SOUNDS[split], (clip for _, _, _, clip in _listed(root, split)))
+        return problems
+
+    def items(self, root: Path, split: str) -> Sequence[Item]:
+        names, items = self.classes(self.checked(split)), []
+        for where, name, label, clip in _listed(root, split):
+            if clip is not None:
+                items.append(Item(name, {"audio": clip}, (checked_label(label, names, where),)))
+        return some(items, root / TABLE, f"clips of the split {split} that are in {SOUNDS[split][0]}")
+
+
+def _listed(root: Path, split: str) -> Iterator[tuple[str, str, str, Path | None]]:
+    """Place in the table, id, label and file of every clip of a split."""
+    rows = csv_rows(root / TABLE, COLUMNS, header=False)
+    clips = clips_in(root, SOUNDS[split])
+    for where, row in rows:
+        if row["split"] == split:
+            start = whole_number(row["start"], where)
+            yield where, f"{row['video']}_{start:06d}", row["label"], clip_of(clips, row["video"], start)

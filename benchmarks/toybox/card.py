@@ -1,0 +1,52 @@
+"""The model card of a trained Toybox model: how it was made, with which seed, and the tables that were measured on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitlens.benchmarks.toybox.lenses import ABLATED, ABLATIONS
+from vitlens.benchmarks.toybox.tables import ablation_table, sensor_tables, time_table, words
+
+if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.train import ToyboxRecipe, Trained
+
+
+def write_card(folder: Path, recipe: ToyboxRecipe, trained: Trained) -> None:
+    """Write README.md and results.json beside the weights in `folder`."""
+    (folder / "results.json").write_text(json.dumps(trained.results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card_text(recipe, trained), encoding="utf-8")
+
+
+def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
+    """The card in Markdown."""
+    clip, sensors = recipe.clip, ", ".join(trained.model.modalities)
+    size = sum(p.numel() for p in {id(p): p for p in trained.model.parameters()}.values()) / 1e6
+    epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
+    tables = sensor_tables(trained.results)
+    if trained.ablations:
+        tables.append(ablation_table(ABLATED, trained.ablations, ABLATIONS))
+    tables.append(time_table(trained.seconds))
+    parts = [
+        "# vitlens-toybox",
+        f"Modalities: {sensors}. {size:.1f} million parameters, float16. Licence: Apache-2.0.",
+        '```python\nimport vitlens\n\nmodel = vitlens.load("vitlens-toybox")\n```',
+        "It knows the Toybox, vitlens's procedural world of 33 shapes in 8 materials, and nothing of the real world: it is there "
+        "to show the method without a download, to test with, and to compare training runs with.",
+        "## How it was made",
+        f"`vitlens toybox train`, seed {recipe.seed}, everything drawn by code (no data set).\n\n"
+        f"- A CLIP (ViT of {clip.layers} blocks, width {clip.width}, patches of {clip.patch} on 64 x 64 pictures; a text tower "
+        f"of {clip.text_layers} blocks, width {clip.text_width}; {clip.embed_dim} dimensions) on "
+        f"{clip.objects + clip.clip_only:,} pictures with captions, {clip.epochs} epochs in batches of "
+        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n"
+        f"- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/lenses.py`), {epochs} "
+        f"epochs on {recipe.objects:,} of the same objects in batches of {recipe.batch_size}, against the CLIP's picture and "
+        "text embeddings.\n"
+        "- Five shapes (stool, goblet, snowman, dumbbell, tree) were shown to the CLIP and to no lens; of every other shape one "
+        "material was kept out of all training.\n"
+        f"- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each, the shipped variant too.",
+        "## Measured",
+        *(f"### {table.title}\n\n{table.markdown()}" for table in tables),
+    ]
+    return "\n\n".join(parts) + "\n"

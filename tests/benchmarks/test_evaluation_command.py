@@ -1,0 +1,173 @@
+"""`vitlens eval` and `vitlens datasets` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+import vitlens.zoo
+from tests.benchmarks.evaluation_world import DATASETS, TEST, Captions, Shapes, variant, write_world
+from tests.train.tiny import tiny_clip
+from vitlens import cli
+from vitlens.benchmarks.datasets import dataset as registry
+from vitlens.benchmarks.evaluation.catalogue import datasets_command
+from vitlens.benchmarks.evaluation.command import eval_command, read_templates, short
+from vitlens.errors import InputError, OptionError
+
+app = typer.Typer(cls=cli.Commands)
+app.command("eval")(eval_command)
+app.command("datasets")(datasets_command)
+
+
+class Elsewhere(variant(Shapes, name="tiny-elsewhere")):  # type: ignore[misc]
+    """A dataset that is not on this machine."""
+
+
+class Sounds(variant(Captions, name="tiny-sounds", modality="audio")):  # type: ignore[misc]
+    """A dataset of a modality that the tiny model does not have."""
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Only the tests' datasets, and only the tiny model; returns the names of models that were loaded."""
+    loaded: list[str] = []
+
+    def load(name: str, *, modalities: Any = None, device: str | None = None) -> Any:
+        loaded.append(name)
+        return tiny_clip()
+
+    monkeypatch.setattr(registry, "_import_all", lambda: None)
+    monkeypatch.setattr(registry, "_REGISTRY", {cls.card.name: cls for cls in (*DATASETS, Elsewhere, Sounds)})
+    monkeypatch.setattr(vitlens.zoo, "load", load)
+    monkeypatch.delenv("VITLENS_DATA", raising=False)
+    return loaded
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with some of the datasets."""
+    for cls in (*DATASETS, Sounds):
+        write_world(tmp_path / "data" / cls.card.name)
+    return tmp_path / "data"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_results_and_reports_are_written(data: Path, tmp_path: Path, known: list[str]) -> None:
+    where = ("--data-root", data, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--model", "tiny")
+    done = call("eval", "tiny-shapes", "tiny-captions", *where)
+    assert done.exit_code == 0, done.output
+    assert known == ["tiny"]
+    runs = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/result.json")}
+    assert set(runs) == {"tiny-shapes_test_tiny_zero-shot_default", "tiny-captions_test_tiny_zero-shot_default"}
+    top1 = runs["tiny-shapes_test_tiny_zero-shot_default"]["metrics"]["top1"]
+    assert f"{top1:.2f}" in done.stdout and "report.html" in done.stdout
+    done = call("eval", "tiny-shapes", *where, "--protocol", "paper", "--limit", 6, "--json")
+    (found,) = json.loads(done.stdout)
+    assert found["dataset"]["items"] == 6 and found["run"]["embedded_by_this_process"] == 0
+    assert len(list((tmp_path / "out").glob("*/result.json"))) == 3
+    assert "6 items only" in (tmp_path / "out" / "report.md").read_text(), "the report is of all runs in the folder"
+
+
+def test_a_dry_run_says_what_and_where_and_loads_nothing(data: Path, tmp_path: Path, known: list[str]) -> None:
+    done = call("eval", "tiny-shapes", "--data-root", data, "--dry-run", "--limit", 5, "-o", tmp_path / "out")
+    assert done.exit_code == 0 and "4 classes, 3 prompts each" in done.stdout and "5 of 12" in done.stdout
+    assert str(data / "tiny-shapes") in done.stdout
+    assert known == [] and not (tmp_path / "out").exists()
+    done = call("eval", "tiny-shapes", "--data-root", data, "--dry-run", "--task", "few-shot", "--json")
+    assert json.loads(done.stdout)["runs"][0]["against"] == "4 classes, trained on train"
+
+
+def test_all_takes_what_is_here_and_goes_on_after_a_failure(data: Path, tmp_path: Path) -> None:
+    done = call("eval", "all", "--data-root", data, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--model", "tiny")
+    assert done.exit_code == 1, "a dataset of a modality that the model does not have has failed"
+    assert "tiny-elsewhere is left out" in done.stderr
+    assert "tiny-sounds: model tiny has no modality 'audio'" in done.stderr
+    assert len(list((tmp_path / "out").glob("*/result.json"))) == len(DATASETS)
+
+
+def test_an_item_that_does_not_decode_ends_a_single_run(data: Path, tmp_path: Path) -> None:
+    (data / "tiny-shapes" / "pictures" / "002.png").write_bytes(b"no picture")
+    where = ("--data-root", data, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--model", "tiny")
+    done = call("eval", "tiny-shapes", *where)
+    assert done.exit_code == 2 and "002.png" in done.stderr and "Traceback" not in done.output
+    done = call("eval", "tiny-shapes", *where, "--on-error", "skip")
+    assert done.exit_code == 0 and "1 items skipped" in done.stdout
+    assert "002.png" in (next((tmp_path / "out").glob("*/skipped.csv"))).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tiny-shapes",), "--data-root"),
+        (("tiny-shapes", "--data-root", "/nowhere"), "no such folder"),
+        (("tiny-elsewhere", "--data-root", "."), "list.csv"),
+        (("unknown", "--data-root", "."), "tiny-shapes"),
+        (("tiny-shapes", "--data-root", ".", "--task", "guess"), "zero-shot, linear-probe, few-shot"),
+        (("toybox", "--task", "linear-probe"), "zero-shot only"),
+        (("toybox", "--split", "train"), "unseen_pairs"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(arguments: tuple[str, ...], said: str, known: list[str]) -> None:
+    done = call("eval", *arguments)
+    assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.output
+    assert known == [], "nothing was loaded"
+
+
+def test_prompts_from_a_file(data: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "mine.txt"
+    lines.write_text("a drawing of a {}\n\n{} seen from above\n", encoding="utf-8")
+    assert read_templates(lines) == ("a drawing of a {}", "{} seen from above")
+    where = ("--data-root", data, "-o", tmp_path / "out", "--cache", tmp_path / "cache", "--model", "tiny", "--json")
+    (found,) = json.loads(call("eval", "tiny-shapes", *where, "--prompts", lines).stdout)
+    assert found["settings"]["prompts"]["from"] == str(lines) and found["settings"]["prompts"]["count"] == 2
+    lines.write_text("no braces")
+    with pytest.raises(InputError, match=r"mine\.txt.*no braces"):
+        read_templates(lines)
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        read_templates(tmp_path / "gone.txt")
+
+
+def test_the_list_of_datasets(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = call("datasets")
+    assert done.exit_code == 0 and "not looked for" in done.stdout and "VITLENS_DATA" in done.stdout
+    monkeypatch.setenv("VITLENS_DATA", str(data))
+    (data / "tiny-tags" / "list.csv").unlink()
+    rows = {row["name"]: row for row in json.loads(call("datasets", "--json").stdout)}
+    assert rows["tiny-shapes"]["state"] == f"here: {data / 'tiny-shapes'}" and rows["tiny-shapes"]["missing"] == []
+    assert rows["tiny-tags"]["state"] == "incomplete"
+    assert rows["tiny-tags"]["missing"][0]["path"].endswith("list.csv")
+    assert rows["tiny-elsewhere"]["state"] == "not found"
+    text = call("datasets").stdout
+    assert "incomplete" in text and "CC0" in text
+
+
+def test_the_card_of_one_dataset(data: Path) -> None:
+    text = call("datasets", "tiny-shapes", "--data-root", data).stdout
+    for said in ("Tiny shapes", f"test ({TEST}, default)", "list.csv", "CC0", "Another", "60", "here: "):
+        assert said in text
+    done = call("datasets", "nothing")
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit) and "unknown dataset" in done.stderr
+
+
+def test_a_model_folder_goes_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert short(str(tmp_path / "mine")) == "mine" and short("vitlens-l") == "vitlens-l"
+
+
+def test_the_toybox_without_a_folder_is_planned_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitlens.benchmarks.evaluation import toybox
+    from vitlens.benchmarks.evaluation.run import Settings
+
+    monkeypatch.setattr(toybox, "get_dataset", lambda name: variant(Shapes, name=name, splits=dict.fromkeys(toybox.OBJECTS))())
+    found = toybox.toybox_suite(None, Settings(cache=tmp_path / "cache"), make=False)
+    assert {one.split for one in found} == set(toybox.OBJECTS) and not any(tmp_path.iterdir())
+    with pytest.raises(OptionError, match="zero-shot only"):
+        toybox.toybox_suite(None, Settings(task="few-shot"))
