@@ -70,7 +70,11 @@ def class_vectors_of(prompts: Tensor) -> Tensor:
 def top_k(scores: Tensor, targets: Tensor, k: int) -> float:
     """Share in percent of the rows of scores [n, c] whose target [n] is among the k highest."""
     metric = needed("torchmetrics.classification").MulticlassAccuracy(
-        num_classes=scores.shape[1], top_k=min(k, scores.shape[1]), average="micro", validate_args=False
+        num_classes=scores.shape[1],
+        top_k=min(k, scores.shape[1]),
+        average="micro",
+        validate_args=False,
+        sync_on_compute=False,  # of several processes only the first computes: it must not wait for the others
     )
     for at in range(0, len(scores), CHUNK):
         metric.update(scores[at : at + CHUNK], targets[at : at + CHUNK])

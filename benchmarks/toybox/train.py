@@ -56,7 +56,11 @@ class ToyboxRecipe:
         for kind, given, known in (("sensors", self.sensors, LENSES), ("ablations", self.ablations, ABLATIONS)):
             if unknown := set(given) - set(known):
                 raise OptionError(f"toybox: unknown {kind} {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-        if not 1 <= self.objects <= self.clip.objects or min(self.epochs or 1, self.ablation_epochs) < 1 or self.batch_size < 2:
+        if (
+            not 1 <= self.objects <= self.clip.objects
+            or min(1 if self.epochs is None else self.epochs, self.ablation_epochs) < 1
+            or self.batch_size < 2
+        ):
             raise OptionError(f"toybox: objects must be 1 to {self.clip.objects}, epochs 1 or more, batch_size 2 or more")
 
     def lens_epochs(self, sensor: str) -> int:

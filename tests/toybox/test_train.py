@@ -20,7 +20,7 @@ from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 
 CLIP = ClipRecipe(
-    objects=64, clip_only=16, epochs=1, batch=32, warmup=1, width=64, layers=2, embed_dim=32, text_width=32, text_layers=1
+    objects=64, clip_only=16, epochs=1, batch=32, warmup=1, width=64, layers=3, embed_dim=32, text_width=32, text_layers=1
 )
 TINY = train.ToyboxRecipe(
     clip=CLIP,
@@ -52,7 +52,7 @@ def test_everything_is_trained_from_nothing(trained: tuple[Path, train.Trained])
     assert list(found.ablations) == ["shipped", "scratch"]
     assert all(seconds > 0 for seconds in found.seconds.values())
     frozen = ViTLens.from_pretrained(str(folder / "clip"), device="cpu").encoders["image"].vit.state_dict()
-    for part in ("blocks.1.attn.in_proj_weight", "blocks.0.mlp.c_fc.weight"):
+    for part in ("blocks.2.attn.in_proj_weight", "blocks.2.mlp.c_fc.weight"):
         for place, same in {"lenses/audio": True, "ablations/scratch": False}.items():
             model = ViTLens.from_pretrained(str(folder / place / "model"), device="cpu")
             vit = next(iter(model.encoders[name] for name in ("audio", "depth") if name in model.encoders)).vit
