@@ -298,6 +298,7 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
             part = target / f".{name}.{os.getpid()}"
             part.write_text(text, encoding="utf-8")
             part.replace(target / name)
+    (target / "model.safetensors").chmod((target / "config.json").stat().st_mode)  # the library lets its owner alone read it
     return target
 
 

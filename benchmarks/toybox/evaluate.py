@@ -28,7 +28,6 @@ HELD_OUT: dict[Split, int] = {"test": 560, "unseen_pairs": 280, "unseen_shapes":
 """Objects of each split: whole rounds over its shapes."""
 GALLERY = 196
 """Objects in a retrieval: the first 196 of "test" are every pair of a seen shape and material once."""
-TITLES = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,8 @@ SENSES = {
     "audio": "struck",
     "eeg": "watched by a brain",
 }
-INK, PALE, GOOD, BAD = "#1d2733", "#66727f", "#1a8a5a", "#b8532e"
-COLOURS = {
-    "image": "#3b6fb6",
-    "point_cloud": "#d9822b",
-    "depth": "#2f9e8f",
-    "tactile": "#b04a8f",
-    "audio": "#6b57b8",
-    "eeg": "#c0392b",
-    "text": "#444444",
-}
+INK, PALE = "#1d2733", "#66727f"
+TRACES = "#c0392b"
 
 
 def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path:
@@ -137,7 +129,7 @@ def _tile(name: str, array: np.ndarray, bearing: float) -> str:
         scaled = array[::8, 20:460] * 1e6
         step = 2.2 * float(np.percentile(np.abs(scaled), 90))
         for row, trace in enumerate(scaled):
-            axes.plot(trace - trace.mean() - row * step, color=COLOURS["eeg"], linewidth=0.6, alpha=0.9)
+            axes.plot(trace - trace.mean() - row * step, color=TRACES, linewidth=0.6, alpha=0.9)
         axes.margins(0.02)
     else:
         axes.imshow(array, interpolation="nearest")

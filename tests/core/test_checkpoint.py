@@ -204,6 +204,8 @@ def test_shared_tensors_are_stored_once_and_come_back_shared(tmp_path: Path) -> 
 
 def test_a_damaged_native_folder_is_named(tmp_path: Path) -> None:
     folder = filled("depth").save_pretrained(tmp_path / "m")
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"], "who may read the one may read the other"
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:1000])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
