@@ -289,5 +289,6 @@ def torchrun() -> Iterator[None]:
     dist.init_process_group("gloo")  # what is exchanged are errors and scores, on the CPU
     try:
         yield
+        dist.barrier()  # nobody takes the group down while another still speaks in it
     finally:
         dist.destroy_process_group()
