@@ -18,7 +18,6 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vitlens.disk import atomic
 from vitlens.errors import InputError
 from vitlens.modality import Modality, Sample
 from vitlens.sources import is_array, is_path, name_of, to_array
@@ -64,7 +64,7 @@ class AnchorCache:
         self.path = Path(folder) / hashlib.blake2b(text.encode(), digest_size=DIGEST).hexdigest()
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "about.json").is_file():
-            with _whole_file(self.path / "about.json") as part:
+            with atomic(self.path / "about.json") as part:
                 part.write_text(text + "\n", encoding="utf-8")
         self.reload()
 
@@ -137,7 +137,7 @@ class AnchorCache:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    with _whole_file(path) as part, part.open("wb") as stream:
+    with atomic(path) as part, part.open("wb") as stream:
         np.save(stream, array)
 
 
@@ -244,16 +244,3 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             yield block
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, synced and renamed to it when the block ends well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield part
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

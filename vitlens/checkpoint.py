@@ -26,6 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vitlens.disk import atomic
 from vitlens.errors import CheckpointError
 from vitlens.sources import check_file
 
@@ -290,14 +291,12 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
             tensors[key] = value.detach().cpu().contiguous()
         else:
             aliases[key] = twin
-    part = target / f".model.safetensors.{os.getpid()}"
-    save_file(tensors, part, metadata={"format": "pt", "aliases": json.dumps(aliases)})
-    part.replace(target / "model.safetensors")
+    with atomic(target / "model.safetensors") as part:
+        save_file(tensors, part, metadata={"format": "pt", "aliases": json.dumps(aliases)})
     for name, text in (("config.json", json.dumps(dict(config), indent=1) + "\n"), ("README.md", card)):
         if text:
-            part = target / f".{name}.{os.getpid()}"
-            part.write_text(text, encoding="utf-8")
-            part.replace(target / name)
+            with atomic(target / name) as part:
+                part.write_text(text, encoding="utf-8")
     (target / "model.safetensors").chmod((target / "config.json").stat().st_mode)  # the library lets its owner alone read it
     return target
 

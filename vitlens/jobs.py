@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vitlens.disk import atomic
 from vitlens.errors import OptionError
 from vitlens.inputs import Failure, Inputs, Item, reason_of
 from vitlens.spec import EmbeddingSpace
-from vitlens.storage import Column, Content, atomic, check_output, write_embeddings
+from vitlens.storage import Column, Content, check_output, write_embeddings
 from vitlens.work_folder import Shard, WorkFolder
 
 if TYPE_CHECKING:

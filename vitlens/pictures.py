@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitlens.disk import atomic
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, Sample
 from vitlens.sources import suffix_of
-from vitlens.storage import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,6 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitlens.disk import atomic
 from vitlens.errors import InputError, OptionError
 from vitlens.model import Embeddings
 from vitlens.sources import check_file, decoding, suffix_of
@@ -90,25 +90,6 @@ def write_embeddings(path: Path, content: Content) -> None:
     writer = {"npz": _write_npz, "parquet": _write_parquet, "safetensors": _write_safetensors}[suffix_of(path)]
     with atomic(path) as part:
         writer(part, content)
-
-
-@contextmanager
-def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """A temporary path (in `folder`, default beside `path`) that becomes `path`, on disk for good, when the block ends well."""
-    part = (folder or path.parent) / f".{path.name}.{os.getpid()}.part"
-    try:
-        yield part
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name == "posix":
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _write_npz(path: Path, content: Content) -> None:

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from vitlens.disk import atomic, lock_folder
 from vitlens.errors import OptionError
-from vitlens.storage import atomic
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class WorkFolder:
         Raises:
             OptionError: it belongs to another one, or a running process uses it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = lock_folder(self.path, holder="another process writes the same output now")
         for unfinished in self.path.glob(".*.part"):
             unfinished.unlink()
         if self._card.is_file() and any(self._files()):
@@ -84,20 +83,6 @@ class WorkFolder:
     def _write(self, identity: dict[str, Any]) -> None:
         with atomic(self._card) as part:
             part.write_text(json.dumps(identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def _take_lock(self) -> None:
-        """A lock that the system drops with the process, however it ends."""
-        lock = (self.path / "lock").open("w")
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two processes at once are not noticed there
-            pass
-        except OSError as error:
-            lock.close()
-            raise OptionError(f"{self.path} is in use: another process writes the same output now") from error
-        self._lock = lock
 
     def _files(self, modality: str = "*") -> list[Path]:
         return sorted(self.path.glob(f"{modality}-{'[0-9]' * 12}.npz"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vitlens.benchmarks.evaluation.confusion import most_confused
 from vitlens.benchmarks.evaluation.results import Result
-from vitlens.storage import atomic
+from vitlens.disk import atomic
 
 STYLES = (Path(__file__).parents[1] / "toybox" / "report.css", Path(__file__).with_name("report.css"))
 MAIN = {"classification": ("top1", "top5"), "multi_label": ("mAP",)}

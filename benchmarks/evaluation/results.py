@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vitlens.benchmarks.datasets import DatasetCard
+from vitlens.disk import atomic
 from vitlens.errors import InputError
-from vitlens.storage import atomic
 
 FORMAT = 1
 PACKAGES = ("vitlens", "torch", "torchvision", "torchaudio", "timm", "open_clip_torch", "numpy", "torchmetrics", "scikit-learn")

@@ -28,6 +28,7 @@ from vitlens.benchmarks.toybox.materials import MATERIALS
 from vitlens.benchmarks.toybox.shapes import SHAPES
 from vitlens.benchmarks.toybox.world import Split, World
 from vitlens.console import console
+from vitlens.disk import atomic
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, get_modality
@@ -192,10 +193,9 @@ class _Run:
         self.step = state["step"]
 
     def save(self) -> None:
-        part = self.home / f"clip.state.{os.getpid()}"
         state = {"clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({**state, "step": self.step, "recipe": asdict(self.recipe)}, part)
-        part.replace(self.home / "clip.state")
+        with atomic(self.home / "clip.state") as part:
+            torch.save({**state, "step": self.step, "recipe": asdict(self.recipe)}, part)
 
     def train(self, data: Pictures) -> Iterator[float]:
         pictures = torch.from_numpy(data.pictures)

@@ -6,7 +6,6 @@ A part appears whole or not at all, so an interrupted drawing goes on where it w
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -20,6 +19,7 @@ from vitlens.benchmarks.toybox.captions import MATERIAL_PROMPTS, SHAPE_PROMPTS, 
 from vitlens.benchmarks.toybox.sensors import SENSORS, Detail, as_items, checked_sensors, observe
 from vitlens.benchmarks.toybox.world import Split, ToyObject, World
 from vitlens.console import console
+from vitlens.disk import atomic
 
 PART = 500
 """Objects in a part."""
@@ -136,7 +136,5 @@ def _draw_part(job: Job, threads: int | None = None) -> None:
         for name, array in observe(world.object(split, index), missing, detail=detail, seen=seen).items():
             found[name].append((array * MICROVOLTS).astype(np.float16) if name == "eeg" else array)
     for name, rows in found.items():
-        part = paths[name].with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as stream:
+        with atomic(paths[name]) as part, part.open("wb") as stream:
             np.save(stream, np.stack(rows))
-        part.replace(paths[name])

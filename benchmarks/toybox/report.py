@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from vitlens.benchmarks.toybox.picture import picture
 from vitlens.benchmarks.toybox.sensors import SENSORS, observe
 from vitlens.benchmarks.toybox.stage import Stage
 from vitlens.benchmarks.toybox.tables import Table, percent, sensor_tables, words
+from vitlens.disk import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,9 +71,8 @@ def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path
         .replace("%HEAD%", _head(demo))
         .replace("%BODY%", "\n".join(sections))
     )
-    part = demo.report.with_name(f".{demo.report.name}.{os.getpid()}")
-    part.write_text(page, encoding="utf-8")
-    part.replace(demo.report)
+    with atomic(demo.report) as part:
+        part.write_text(page, encoding="utf-8")
     return demo.report
 
 

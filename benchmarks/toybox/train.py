@@ -25,6 +25,7 @@ from vitlens.benchmarks.toybox.evaluate import HELD_OUT, Results, evaluate
 from vitlens.benchmarks.toybox.lenses import ABLATED, ABLATIONS, EPOCHS, LENSES, ablation_recipe, lens_recipe
 from vitlens.benchmarks.toybox.world import World
 from vitlens.console import remark
+from vitlens.disk import atomic
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 from vitlens.train import Recipe, Trainer
@@ -214,9 +215,8 @@ def _only(model: ViTLens, sensor: str) -> ViTLens:
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    with atomic(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def stages(recipe: ToyboxRecipe) -> Sequence[str]:

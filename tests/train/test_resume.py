@@ -114,9 +114,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    from vitlens.train.checkpoints import lock_folder
+    from vitlens.disk import lock_folder
 
-    lock = lock_folder(tmp_path / "run")
+    lock = lock_folder(tmp_path / "run", holder="a test")
     with pytest.raises(OptionError, match="in use"):
         Trainer(tiny_recipe(tmp_path), model=tiny_clip(), train=world(16), progress=False).run()
     lock.close()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from vitlens.disk import atomic
 from vitlens.errors import OptionError
 
 FORMAT = 1
@@ -55,7 +54,7 @@ class CheckpointFolder:
 
 def write_tensors(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values so that `path` appears whole or not at all, and stays after a power cut."""
-    with whole_file(path) as part:
+    with atomic(path) as part:
         torch.save({"format": FORMAT, **state}, part)
 
 
@@ -66,45 +65,6 @@ def read_tensors(path: Path) -> dict[str, Any] | None:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
         return None
     return state if isinstance(state, dict) and state.get("format") == FORMAT else None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, synced and renamed to it when the block ends well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-        if os.name == "posix":
-            handle = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def lock_folder(folder: Path) -> IO[str]:
-    """A lock on the run's folder that the system drops with the process, however it ends.
-
-    Raises:
-        OptionError: another process trains there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows: two processes at once are not noticed there
-        pass
-    except OSError as error:
-        lock.close()
-        raise OptionError(f"{folder} is in use: another run writes there now") from error
-    return lock
 
 
 def check_identity(known: dict[str, Any], now: dict[str, Any], where: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
-from vitlens.train.checkpoints import whole_file
 from vitlens.train.recipe import INSTALL, LogOptions
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "logit_scale", "grad_norm", "items_per_second", "seconds")
@@ -25,7 +25,7 @@ class CsvLog:
         kept = [
             row for row in read_csv(path) if row.get("step", "").isdigit() and int(row["step"]) <= step and row.get(columns[-1])
         ]
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
@@ -55,7 +55,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -141,7 +141,7 @@ def draw_curve(folder: Path) -> Path | None:
         right.set_ylim(0, 100)
         right.spines["top"].set_visible(False)
     path = folder / "curve.png"
-    with whole_file(path) as part:
+    with atomic(path) as part:
         FigureCanvasAgg(figure).print_png(str(part))
     return path
 

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitlens.disk import atomic, lock_folder
 from vitlens.errors import OptionError, VitlensError
 from vitlens.model import ViTLens
 from vitlens.train import tower
-from vitlens.train.checkpoints import CheckpointFolder, check_identity, lock_folder, whole_file
+from vitlens.train.checkpoints import CheckpointFolder, check_identity
 from vitlens.train.evaluate import Score
 from vitlens.train.gradcache import backward_through
 from vitlens.train.items import Batch, StepSampler, TrainItems, collate, seed_of
@@ -101,7 +102,8 @@ class Trainer:
         deterministic = torch.are_deterministic_algorithms_enabled()
         if self.recipe.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without it
-        lock = lock_folder(self.recipe.folder) if accelerator.is_main_process else None
+        holder = "another run writes there now"
+        lock = lock_folder(self.recipe.folder, holder=holder) if accelerator.is_main_process else None
         bar = ProgressBar(show=self.progress and accelerator.is_main_process)
         torch.use_deterministic_algorithms(self.recipe.deterministic or deterministic)
         try:
@@ -164,7 +166,7 @@ class _Run:
         if not self.main:
             return
         folder, total = self.recipe.folder, self.prepared.total
-        with whole_file(folder / "recipe.yaml") as part:
+        with atomic(folder / "recipe.yaml") as part:
             part.write_text(recipe_yaml(self.recipe), encoding="utf-8")
         warmup, asked = warmup_of(self.recipe.schedule, total), self.recipe.schedule.warmup_steps
         if resumed:

@@ -1,0 +1,53 @@
+"""What many writers need of a disk: files that appear whole or not at all, and folders that one process holds."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from vitlens.errors import OptionError
+
+
+@contextmanager
+def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A temporary path (in `folder`, default beside `path`) that becomes `path`, on disk for good, when the block ends well."""
+    part = (folder or path.parent) / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock_folder(folder: Path, *, holder: str) -> IO[str]:
+    """A lock on a folder (made if it is not there) that the system drops with the process, however it ends.
+
+    `holder` says who else may have it.
+
+    Raises:
+        OptionError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows: two processes at once are not noticed there
+        pass
+    except OSError as error:
+        lock.close()
+        raise OptionError(f"{folder} is in use: {holder}") from error
+    return lock
