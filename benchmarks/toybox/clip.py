@@ -6,11 +6,8 @@ moment: the state is written atomically, and the same call goes on.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from vitlens.anchors import from_open_clip_text
@@ -26,9 +22,8 @@ from vitlens.benchmarks.toybox.captions import captions, material_prompts, shape
 from vitlens.benchmarks.toybox.drawn import draw
 from vitlens.benchmarks.toybox.materials import MATERIALS
 from vitlens.benchmarks.toybox.shapes import SHAPES
+from vitlens.benchmarks.toybox.steps import Pace, Steps
 from vitlens.benchmarks.toybox.world import Split, World
-from vitlens.console import console
-from vitlens.disk import atomic
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, get_modality
@@ -137,6 +132,12 @@ def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
+def normalised(pictures: Tensor) -> Tensor:
+    """uint8 [b, 64, 64, 3] -> what the towers take, float32 [b, 3, 64, 64]."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
     """CLIP's loss where every equal caption in the batch counts as right: `same` [b, b] says which are equal."""
     logits = scale * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
@@ -157,86 +158,41 @@ def train_clip(
     data = load_pictures(home / "drawn", World(recipe.seed), recipe, text, workers=workers)
     torch.manual_seed(recipe.seed)
     assert spec.text is not None
-    clip = build_open_clip(spec.text)
-    run = _Run(home, recipe, clip, steps=recipe.epochs * (len(data.pictures) // recipe.batch), save_seconds=save_seconds)
-    run.resume()
-    columns = (TextColumn("CLIP {task.completed}/{task.total} {task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(error=True)) as progress:
-        task = progress.add_task("", total=run.steps, completed=run.step)
-        for loss in run.train(data):
-            progress.update(task, advance=1, description=f"loss {loss:.3f}")
+    clip = build_open_clip(spec.text).to(chosen_device())
+    pictures = torch.from_numpy(data.pictures)
+    pace = Pace(recipe.epochs, recipe.batch, lr=recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
+    steps = Steps(
+        home / "clip.state",
+        clip,
+        pace,
+        rows=len(pictures),
+        settings=asdict(recipe),
+        seed=recipe.seed,
+        save_seconds=save_seconds,
+    )
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        return clip_loss(clip, pictures[rows], data.tokens[rows], recipe.captions, generator)
+
+    def clamp() -> None:
+        with torch.no_grad():
+            clip.logit_scale.clamp_(0, math.log(100))
+
+    steps.run(loss_of, title="CLIP", after=clamp)
     return as_model(spec, clip.cpu())
 
 
-class _Run:
-    """State of one training: model, optimiser, step; written whole every so often."""
-
-    def __init__(self, home: Path, recipe: ClipRecipe, clip: Any, *, steps: int, save_seconds: float) -> None:
-        self.home, self.recipe, self.steps, self.step = home, recipe, steps, 0
-        self.device = chosen_device()
-        self.clip = clip.to(self.device)
-        self.save_seconds = save_seconds
-        decay = [p for p in clip.parameters() if p.ndim >= 2]
-        plain = [p for p in clip.parameters() if p.ndim < 2]
-        groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
-
-    def resume(self) -> None:
-        path = self.home / "clip.state"
-        if not path.is_file():
-            return
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["recipe"] != asdict(self.recipe):
-            raise OptionError(f"{path} belongs to another recipe: {json.dumps(state['recipe'])}; take another folder")
-        self.clip.load_state_dict(state["clip"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-
-    def save(self) -> None:
-        state = {"clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
-        with atomic(self.home / "clip.state") as part:
-            torch.save({**state, "step": self.step, "recipe": asdict(self.recipe)}, part)
-
-    def train(self, data: Pictures) -> Iterator[float]:
-        pictures = torch.from_numpy(data.pictures)
-        saved, per_epoch = time.monotonic(), len(pictures) // self.recipe.batch
-        while self.step < self.steps:
-            epoch, place = divmod(self.step, per_epoch)
-            order = torch.randperm(len(pictures), generator=_generator(self.recipe.seed, epoch, -1))
-            rows = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
-            loss = self.update(pictures[rows], data.tokens[rows], _generator(self.recipe.seed, epoch, place))
-            self.step += 1
-            if time.monotonic() - saved > self.save_seconds or self.step == self.steps:
-                self.save()
-                saved = time.monotonic()
-            yield loss
-
-    def update(self, pictures: Tensor, tokens: Tensor, generator: torch.Generator) -> float:
-        recipe = self.recipe
-        warm = min(1.0, (self.step + 1) / recipe.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * warm * cosine
-        lines = torch.rand(tokens.shape[:2], generator=generator).argsort(dim=1)[:, : recipe.captions]
-        ids = tokens[torch.arange(len(tokens))[:, None], lines].transpose(0, 1)
-        ids = ids.to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            image = self.clip.encode_image(augmented(pictures, generator).to(self.device))
-            text = self.clip.encode_text(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
-        scale = self.clip.logit_scale.exp()
-        losses = [contrastive_loss(image, t, scale, (i[:, None] == i[None]).all(dim=-1)) for i, t in zip(ids, text, strict=True)]
-        loss = torch.stack(losses).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
-        self.optimizer.step()
-        with torch.no_grad():
-            self.clip.logit_scale.clamp_(0, math.log(100))
-        return float(loss.detach())
-
-
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([k + 1 for k in key]).generate_state(1)[0]))
+def clip_loss(clip: Any, pictures: Tensor, tokens: Tensor, captions: int, generator: torch.Generator) -> Tensor:
+    """The loss of pictures, uint8 [b, 64, 64, 3], augmented, against so many captions each, drawn from `tokens` [b, c, 20]."""
+    device = next(clip.parameters()).device
+    lines = torch.rand(tokens.shape[:2], generator=generator).argsort(dim=1)[:, :captions]
+    ids = tokens[torch.arange(len(tokens))[:, None], lines].transpose(0, 1).to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        image = clip.encode_image(augmented(pictures, generator).to(device))
+        text = clip.encode_text(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+    scale = clip.logit_scale.exp()
+    losses = [contrastive_loss(image, t, scale, (i[:, None] == i[None]).all(dim=-1)) for i, t in zip(ids, text, strict=True)]
+    return torch.stack(losses).mean()
 
 
 def as_model(spec: ModelSpec, clip: Any) -> ViTLens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,15 +40,17 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(
 ) -> None:
     folder, whole = trained
     (tmp_path / "drawn").symlink_to(folder / "drawn")
-    update = clip._Run.update
+    loss, calls = clip.clip_loss, 0
 
-    def interrupted(self: clip._Run, *batch: torch.Tensor) -> float:
-        if self.step == 4:
+    def interrupted(*batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
             raise KeyboardInterrupt
-        return update(self, *batch)
+        return loss(*batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(clip._Run, "update", interrupted)
+        patch.setattr(clip, "clip_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             clip.train_clip(tmp_path, TINY, workers=1, save_seconds=0)
     again = clip.train_clip(tmp_path, TINY, workers=1)
