@@ -71,6 +71,11 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         InputError: missing or empty file.
         CheckpointError: not a weights file, truncated, or one that needs unpickling of other objects.
     """
+    return unwrap(read_content(path), os.fspath(path))
+
+
+def read_content(path: str | os.PathLike[str]) -> Any:
+    """What a weights file holds, nested as it came; raises as `read_state_dict`."""
     file = check_file(path, accepted="a weights file: .pt .pth .bin .ckpt .safetensors", max_bytes=1 << 40)
     try:
         if file.suffix == ".safetensors":
@@ -83,7 +88,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: not a readable weights file ({' '.join(str(error).split())[:300]})") from error
     except Exception as error:  # safetensors' own error type is not importable by a stable name
         raise CheckpointError(f"{file}: not a readable weights file ({type(error).__name__}: {error})") from error
-    return unwrap(content, str(file))
+    return content
 
 
 def unwrap(content: Any, name: str) -> dict[str, Tensor]:

@@ -44,5 +44,9 @@ class SpaceError(VitlensError, ValueError):
     """Two embeddings from different spaces were about to be compared or mixed."""
 
 
+class HostError(VitlensError, ValueError):
+    """A lens and a host model that do not fit: another ViT, width or number of tokens, a tokenizer without what is needed."""
+
+
 class MissingDependencyError(VitlensError, ImportError):
     """An optional package is needed; the message holds the pip command that installs it."""

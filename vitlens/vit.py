@@ -151,12 +151,20 @@ class FrozenViT(nn.Module):
         linears = [m for m in self.head.modules() if isinstance(m, nn.Linear)]
         return linears[-1].out_features if linears else self.width
 
-    def patch_embedding(self) -> ModEmbed:
-        """The tower's own patch embedding [b, 3, h, w] -> [b, n, D], for modalities that look like pictures; a copy."""
-        patch = self._patch[0]
-        if patch is None:
+    @property
+    def patch(self) -> ModEmbed:
+        """The tower's own patch embedding [b, 3, h, w] -> [b, n, D], not a part of this module.
+
+        Raises:
+            OptionError: it was built without.
+        """
+        if self._patch[0] is None:
             raise OptionError("this ViT was built without its patch embedding")
-        return copy.deepcopy(patch)
+        return self._patch[0]
+
+    def patch_embedding(self) -> ModEmbed:
+        """A copy of the tower's own patch embedding, for modalities that look like pictures."""
+        return copy.deepcopy(self.patch)
 
     def adopt_patch_embedding(self, embed: nn.Module) -> None:
         """Let `embed`, if it is like this tower's patch embedding, be what `patch_embedding` copies: it is what gets weights."""
