@@ -47,6 +47,41 @@ def clip_vision(model: ViTLens) -> Any:
     return out.eval().requires_grad_(False)
 
 
+def blip_vision(model: ViTLens) -> Any:
+    """The image tower as InstructBLIP's vision model, frozen: pixels [b, 3, 64, 64] -> normalised tokens [b, 65, D].
+
+    InstructBLIP's ViT has no norm before its blocks; CLIP's has, so it is put in.
+    """
+    from transformers import InstructBlipVisionConfig, InstructBlipVisionModel
+
+    class ClipInBlip(InstructBlipVisionModel):
+        """InstructBLIP's vision model with CLIP's norm before the blocks, named as in transformers' CLIP."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.embeddings.register_forward_hook(lambda _module, _inputs, out: self.pre_layrnorm(out))
+
+    tower = cast(LensEncoder, model.tower("image"))
+    vit = tower.vit
+    config = InstructBlipVisionConfig(**vision_numbers(vit), hidden_act="gelu", layer_norm_eps=1e-5, attention_dropout=0.0)
+    out = ClipInBlip(config)
+    state = {
+        "embeddings.class_embedding": cast(Tensor, vit.class_token).view(1, 1, -1),
+        "embeddings.patch_embedding.weight": cast(Any, tower.embed).conv1.weight,
+        "embeddings.patch_embedding.bias": torch.zeros(vit.width),
+        "embeddings.position_embedding": cast(Tensor, vit.positions).unsqueeze(0),
+    }
+    state |= _named("pre_layrnorm", vit.norm_pre) | _named("post_layernorm", vit.norm_post)
+    for index, block in enumerate(vit.blocks):
+        prefix, attention = f"encoder.layers.{index}", cast(Any, block).attn
+        state |= block_state(block, prefix) | _named(f"{prefix}.self_attn.projection", attention.out_proj)
+        state |= {f"{prefix}.self_attn.qkv.weight": attention.in_proj_weight}
+        state |= {f"{prefix}.self_attn.qkv.bias": attention.in_proj_bias}
+    out.load_state_dict({key: value.detach().float() for key, value in state.items()})
+    return out.eval().requires_grad_(False)
+
+
 def vision_numbers(vit: Any) -> dict[str, int]:
     """The geometry of a ViT in the words of transformers' vision configurations."""
     return {
