@@ -197,7 +197,9 @@ class HostTower:
 
 
 def lens_streams(lenses: Mapping[str, ViTLens | LensStream | str]) -> dict[str, LensStream]:
-    """Streams by name: of models (the name is the modality), of names or folders that `vitlens.load` knows, or as they are.
+    """Streams by name: of models, of names or folders that `vitlens.load` knows, or as they are.
+
+    The name is the modality; of a model with a single lens it may be any ("point_cloud_left").
 
     Raises:
         ModalityError, ModelError: as `vitlens.load`.
@@ -210,8 +212,14 @@ def lens_streams(lenses: Mapping[str, ViTLens | LensStream | str]) -> dict[str, 
             lens = load(lens, modalities=[name])
         if not isinstance(lens, ViTLens | LensStream):
             raise OptionError(f"lenses[{name!r}] must be a ViTLens, a LensStream or a model's name, found {type(lens).__name__}")
-        streams[name] = lens if isinstance(lens, LensStream) else LensStream.from_model(lens, name)
+        streams[name] = lens if isinstance(lens, LensStream) else LensStream.from_model(lens, _sensor(lens, name))
     return streams
+
+
+def _sensor(model: ViTLens, name: str) -> str:
+    """Which sensor of a model a stream of this name is: the only one, or the one of the same name."""
+    sensors = [encoder.modality for encoder in model.spec.encoders]
+    return sensors[0] if len(sensors) == 1 else name
 
 
 def read_batch(modality: Any, items: Sequence[Any], options: Mapping[str, Any] | None = None) -> Tensor:

@@ -1,5 +1,5 @@
 """The command line: `vitlens embed`, `classify`, `similarity`, `models`, `modalities`, `info`, `doctor`,
-`demo`, `train`, `eval`, `datasets`, `toybox`.
+`demo`, `chat`, `imagine`, `train`, `eval`, `datasets`, `toybox`.
 
 Each command checks its options and hands over to the module that does the work. Nothing heavy is imported before a command runs.
 Exit codes: 0 fine, 1 some inputs failed or a check did, 2 wrong usage or bad input, 130 stopped by Ctrl-C.
@@ -426,6 +426,14 @@ LATER = {
     "demo": (
         "vitlens.benchmarks.toybox.demo:demo_command",
         "Every sensor understood in one space, without a download; writes a report to look at.",
+    ),
+    "chat": (
+        "vitlens.commands.chat:chat_command",
+        "Ask a multimodal language model about files of any sensor.",
+    ),
+    "imagine": (
+        "vitlens.commands.imagine:imagine_command",
+        "Make pictures, sounds, videos, 3D shapes or texts from files of any sensors.",
     ),
     "train": (
         "vitlens.train.command:train_command",

@@ -103,15 +103,16 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def _projections(tensors: dict[str, Tensor]) -> tuple[float, ...]:
-    """Samples of each tensor with unit norm, all together with unit norm, projected onto the patterns."""
+    """Samples of each tensor with unit norm, all together with unit norm, projected onto the patterns; and their norms."""
     signs = _signs()
-    total = torch.zeros(PATTERNS, dtype=torch.float64)
+    total, size = torch.zeros(PATTERNS, dtype=torch.float64), 0.0
     for index, name in enumerate(sorted(tensors)):
         flat = tensors[name].detach().flatten()
         flat = flat[:: -(-len(flat) // SAMPLES)].cpu().double()
-        flat = flat / flat.norm().clamp_min(1e-12)
-        total += signs[:, index * STEP : index * STEP + len(flat)] @ flat
-    return tuple((total / math.sqrt(max(len(tensors), 1))).tolist())
+        norm = flat.norm().clamp_min(1e-12)
+        size += math.log(norm)
+        total += signs[:, index * STEP : index * STEP + len(flat)] @ (flat / norm)
+    return tuple((torch.cat([total, torch.tensor([size])]) / math.sqrt(max(len(tensors), 1))).tolist())
 
 
 @cache

@@ -166,6 +166,7 @@ def _build_timm(spec: ViTSpec) -> FrozenViT:
 
 def _build_huggingface(spec: ViTSpec) -> FrozenViT:
     try:
+        import transformers
         from transformers import CONFIG_MAPPING, AutoModel, CLIPVisionModelWithProjection
     except ImportError as error:
         raise MissingDependencyError("Hugging Face vision towers need transformers: pip install 'vitlens[hf]'") from error
@@ -174,12 +175,21 @@ def _build_huggingface(spec: ViTSpec) -> FrozenViT:
     config = CONFIG_MAPPING[spec.name](**(spec.config or {}))
     if spec.name == "clip_vision_model" and "projection_dim" in (spec.config or {}):
         return from_huggingface(cast(Any, CLIPVisionModelWithProjection)(config))
+    if spec.name in _WITHOUT_AUTO_MODEL:
+        return from_huggingface(getattr(transformers, _WITHOUT_AUTO_MODEL[spec.name])(config))
     return from_huggingface(AutoModel.from_config(config))
 
 
 def _build_host(spec: ViTSpec) -> FrozenViT:
     return cast(FrozenViT, HostViT(name=spec.name, **(spec.config or {})))
 
+
+_WITHOUT_AUTO_MODEL = {
+    "blip_2_vision_model": "Blip2VisionModel",
+    "blip_vision_model": "BlipVisionModel",
+    "instructblip_vision_model": "InstructBlipVisionModel",
+}
+"""Vision towers of chat models, which transformers builds by their class only."""
 
 _BUILDERS: dict[str, Callable[[ViTSpec], FrozenViT]] = {
     "open_clip": _build_open_clip,

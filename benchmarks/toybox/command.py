@@ -1,4 +1,4 @@
-"""`vitlens toybox make | train | eval`: the embedded world as files, the whole training, and the table of a model."""
+"""`vitlens toybox make | train | hosts | eval`: the embedded world as files, the trainings, and the tables."""
 
 from __future__ import annotations
 
@@ -90,6 +90,37 @@ def train(
     typer.echo(f"model: {output / 'model'}")
 
 
+@app.command()
+def hosts(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; the same command goes on there.")] = Path(
+        "runs/toybox"
+    ),
+    model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
+    num_workers: WorkersOption = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Train what lenses are plugged into: a tiny InstructBLIP and a tiny unCLIP, on pictures alone; then plug all lenses in.
+
+    About three hours on two cores; it ends with a table of what both make of every sensor. A stopped run goes on.
+    """
+    from vitlens.benchmarks.toybox.generators import GeneratorsRecipe, train_generators
+    from vitlens.benchmarks.toybox.tables import generator_tables, print_tables
+    from vitlens.zoo import load
+
+    recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
+    if dry_run:
+        pictures = recipe.objects + recipe.clip_only
+        painter = recipe.painter
+        typer.echo(f"draw {pictures} pictures, or take those of the CLIP in {output}")
+        typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.epochs} epochs of questions and answers about them")
+        stages = {"autoencoder": painter.autoencoder, "its decoder": painter.finishing, "diffusion": painter.drawing}
+        typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.epochs} epochs" for name, pace in stages.items()))
+        return
+    print_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
+    typer.echo(f"hosts: {output / 'generators'}")
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="A zoo name, or a model folder.")] = "vitlens-toybox",
@@ -97,14 +128,18 @@ def evaluate(
         int | None, typer.Option("--objects", "-n", min=1, help="Objects of each split (default: 560, 280 and 200).")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep here what is drawn (default: a temporary folder).")] = None,
+    hosts: Annotated[bool, typer.Option("--hosts", help="Measure the shipped hosts with the model's lenses instead.")] = False,
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance."""
+    """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance.
+
+    With `--hosts`: what the shipped language model says, and the shipped painter draws, of every sensor's measurements.
+    """
     from vitlens.benchmarks.toybox.evaluate import HELD_OUT
     from vitlens.benchmarks.toybox.evaluate import evaluate as measure
-    from vitlens.benchmarks.toybox.tables import print_tables, sensor_tables
+    from vitlens.benchmarks.toybox.tables import generator_tables, print_tables, sensor_tables
     from vitlens.benchmarks.toybox.world import World
     from vitlens.zoo import load
 
@@ -113,8 +148,15 @@ def evaluate(
     counts = dict.fromkeys(HELD_OUT, objects) if objects else HELD_OUT
     loaded = load(model)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
-        found = measure(loaded, Path(place), world=World(seed), counts=counts, workers=num_workers, progress=not as_json)
+        if hosts:
+            from vitlens.benchmarks.toybox.generators import SHIPPED, measure_generators
+
+            made = measure_generators(Path(place), loaded, SHIPPED, world=World(seed), counts=counts, workers=num_workers)
+            values, tables = made.to_dict(), generator_tables(made)
+        else:
+            found = measure(loaded, Path(place), world=World(seed), counts=counts, workers=num_workers, progress=not as_json)
+            values, tables = found.to_dict(), sensor_tables(found)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1))
+        print(json.dumps(values, indent=1))
     else:
-        print_tables(sensor_tables(found))
+        print_tables(tables)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitlens.benchmarks.toybox.evaluate import Results
+    from vitlens.benchmarks.toybox.plugged import Plugged
     from vitlens.benchmarks.toybox.world import Split, ToyObject
 
 MODEL = "vitlens-toybox"
@@ -37,6 +38,8 @@ class Demo:
     embeddings: dict[str, Tensor]
     results: Results
     report: Path
+    plugged: Plugged | None = None
+    """What a language model said and a painter painted, where their libraries are installed."""
 
 
 def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) -> Demo:
@@ -50,7 +53,8 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     import vitlens
     from vitlens.benchmarks.toybox.evaluate import Results, classify_split, retrieve
     from vitlens.benchmarks.toybox.make import make_toybox
-    from vitlens.benchmarks.toybox.report import write_report
+    from vitlens.benchmarks.toybox.plugged import can_plug, plug
+    from vitlens.benchmarks.toybox.report import shown, write_report
     from vitlens.benchmarks.toybox.sensors import SENSORS
     from vitlens.benchmarks.toybox.world import World
 
@@ -65,7 +69,8 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     ]
     say(f"embedding the files with {MODEL}")
     model = vitlens.load(MODEL)
-    embeddings = dict(model.encode({name: [_item(name, own[name]) for own in files] for name in SENSORS}))
+    items = {name: [_item(name, own[name]) for own in files] for name in SENSORS}
+    embeddings = dict(model.encode(items))
     embeddings["text"] = model.encode({"text": [thing.caption for thing in things]})["text"]
     results = Results()
     for split in OBJECTS:
@@ -74,6 +79,11 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
         results.accuracies += classify_split(model, own, [things[i] for i in rows], split, world)
     results.retrievals = retrieve(embeddings, len(things))
     demo = Demo(folder, things, files, manifests["test"], embeddings, results, folder / "report.html")
+    if can_plug():
+        say("plugging the lenses into a language model and a painter that know only pictures")
+        demo.plugged = plug(model, things, items, embeddings, shown(things))
+    else:
+        say("a language model and a painter would follow here: pip install 'vitlens[mllm]'")
     say("writing the report")
     write_report(demo, model, commands=next_commands(demo))
     return demo

@@ -1,8 +1,10 @@
 """The Toybox's multimodal language model: a tiny InstructBLIP that learned to talk about pictures, and about nothing else.
 
 transformers' own classes with the Toybox's ViT as their eye: a Q-Former and a small LLaMA are trained to answer questions about
-pictures, the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.instructblip`), and nothing of it is trained
-again. While training, most of a picture's tokens are hidden now and then, so that the Q-Former also looks at the class token.
+pictures, the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.instructblip`), and nothing is trained again.
+
+A lens is trained through the class token alone; its other tokens need not say what a picture's say. So that the Q-Former listens
+to the class token, most pictures are shown with another picture's patch tokens while it learns.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from vitlens.benchmarks.toybox.materials import MATERIALS
 from vitlens.benchmarks.toybox.shapes import SHAPES
 from vitlens.benchmarks.toybox.steps import Pace, Steps
 from vitlens.benchmarks.toybox.world import SIZES, ToyObject
+from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
 from vitlens.model import ViTLens
 
@@ -40,17 +43,20 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
+_EYE = "vision_model."
+
+
 @dataclass(frozen=True)
 class HostRecipe:
     """Numbers of the tiny InstructBLIP and of its training."""
 
-    pace: Pace = field(default_factory=lambda: Pace(epochs=10, batch=64, lr=2e-3, weight_decay=0.05))
+    pace: Pace = field(default_factory=lambda: Pace(epochs=8, batch=64, lr=2e-3, weight_decay=0.05))
     width: int = 128
     queries: int = 8
     qformer_layers: int = 2
     language_layers: int = 3
-    hidden: float = 0.5
-    """Share of the pictures of which some patch tokens are hidden, a random number from none to all."""
+    exchanged: float = 0.8
+    """Share of the pictures whose patch tokens are another picture's; the class token is always their own."""
     seed: int = 0
 
 
@@ -166,17 +172,47 @@ def train_host(
         picks = torch.rand(len(rows), generator=generator).tolist()
         questions = [QUESTIONS[t][0][int(p * len(QUESTIONS[t][0]))] for t, p in zip(asked, picks, strict=True)]
         answers = [answer(things[row], topic) for row, topic in zip(rows.tolist(), asked, strict=True)]
-        tokens = seen[mirrored, rows].float()
-        return answer_loss(host, speaker, reader, tokens, _shown(recipe, tokens, generator), questions, answers)
+        tokens = _exchanged(recipe, seen[mirrored, rows].float(), generator)
+        return answer_loss(host, speaker, reader, tokens, questions, answers)
 
     steps.run(loss_of, title="host")
     return host.eval().requires_grad_(False), speaker, reader
 
 
-def answer_loss(
-    host: Any, speaker: Any, reader: Any, seen: Tensor, shown: Tensor, questions: Sequence[str], answers: Sequence[str]
-) -> Tensor:
-    """Cross entropy of the answers' words, given the ViT's tokens [b, 65, D] of pictures (mask [b, 65]) and questions."""
+def save_host(folder: str | os.PathLike[str], host: Any, speaker: Any, reader: Any) -> Path:
+    """Write config, weights (float16) and tokenizers to `folder`; the ViT is left out, it is the Toybox model's."""
+    from safetensors.torch import save_file
+
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    state = {key: value.half().contiguous() for key, value in host.state_dict().items() if not key.startswith(_EYE)}
+    with atomic(home / "model.safetensors") as part:
+        save_file(state, part)
+    with atomic(home / "config.json") as part:
+        part.write_text(host.config.to_json_string(), encoding="utf-8")
+    speaker.save_pretrained(home)
+    reader.save_pretrained(home / "qformer_tokenizer")
+    return home
+
+
+def load_host(folder: str | os.PathLike[str], model: ViTLens) -> tuple[Any, Any, Any]:
+    """Host and tokenizers from `folder`, with the image tower of `model` as its eye."""
+    transformers = _transformers()
+    from safetensors.torch import load_file
+
+    home = Path(folder)
+    speaker = transformers.PreTrainedTokenizerFast.from_pretrained(home, local_files_only=True)
+    reader = transformers.PreTrainedTokenizerFast.from_pretrained(home / "qformer_tokenizer", local_files_only=True)
+    host = transformers.InstructBlipForConditionalGeneration(transformers.InstructBlipConfig.from_json_file(home / "config.json"))
+    host.vision_model = blip_vision(model)
+    state = {key: value.float() for key, value in load_file(home / "model.safetensors").items()}
+    eye = {key: value for key, value in host.state_dict().items() if key.startswith(_EYE)}
+    host.load_state_dict({**state, **eye})
+    return host.eval().requires_grad_(False), speaker, reader
+
+
+def answer_loss(host: Any, speaker: Any, reader: Any, seen: Tensor, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
+    """Cross entropy of the answers' words, given the ViT's tokens [b, 65, D] of pictures and questions."""
     read = reader(list(questions), padding=True, padding_side="right", return_tensors="pt")
     queries = host.query_tokens.expand(len(seen), -1, -1)
     attention = torch.cat([torch.ones(queries.shape[:2], dtype=torch.long), read.attention_mask], dim=1)
@@ -185,7 +221,6 @@ def answer_loss(
         attention_mask=attention,
         query_embeds=queries,
         encoder_hidden_states=seen,
-        encoder_attention_mask=shown,
     ).last_hidden_state[:, : queries.shape[1]]
     soft = host.language_projection(out)
     lines = [f"{q} {a} {speaker.eos_token}" for q, a in zip(questions, answers, strict=True)]
@@ -200,23 +235,22 @@ def answer_loss(
     return host.language_model(inputs_embeds=embedded, attention_mask=mask, labels=torch.cat([ignored, labels], dim=1)).loss
 
 
-def _shown(recipe: HostRecipe, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Which tokens [b, 65] the Q-Former may look at: always the class token, of some pictures only some patches."""
-    count = tokens.shape[:2]
-    share = torch.rand(count[0], 1, generator=generator)
-    share[torch.rand(count[0], generator=generator) >= recipe.hidden] = 1
-    shown = torch.rand(count, generator=generator) < share
-    shown[:, 0] = True
-    return shown.long()
+def _exchanged(recipe: HostRecipe, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """Tokens [b, 65, D], most of them with the patches of the next picture of the batch."""
+    taken = torch.rand(len(tokens), generator=generator) < recipe.exchanged
+    mixed = torch.cat([tokens[:, :1], tokens.roll(1, dims=0)[:, 1:]], dim=1)
+    return torch.where(taken[:, None, None], mixed, tokens)
 
 
 @torch.inference_mode()
 def _seen(host: Any, pictures: Tensor) -> Tensor:
     """The ViT's tokens of pictures and of their mirror images, float16 [2, n, 65, D]: the frozen part runs once."""
-    both = []
-    for x in (pictures, pictures.flip(2)):
-        both.append(torch.cat([host.vision_model(normalised(part)).last_hidden_state.half() for part in x.split(250)]))
-    return torch.stack(both).clone()
+
+    def run(part: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return host.vision_model(normalised(part)).last_hidden_state.half()
+
+    return torch.stack([torch.cat([run(part) for part in x.split(250)]) for x in (pictures, pictures.flip(2))]).clone()
 
 
 def _words() -> set[str]:

@@ -82,7 +82,7 @@ def blip_vision(model: ViTLens) -> Any:
     return out.eval().requires_grad_(False)
 
 
-def vision_numbers(vit: Any) -> dict[str, int]:
+def vision_numbers(vit: Any) -> dict[str, Any]:
     """The geometry of a ViT in the words of transformers' vision configurations."""
     return {
         "hidden_size": vit.width,

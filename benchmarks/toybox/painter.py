@@ -7,6 +7,7 @@ embedding alone, noised by a varying amount so that it forgives what is not quit
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from vitlens.benchmarks.toybox.clip import PICTURE, normalised
 from vitlens.benchmarks.toybox.huggingface import clip_vision
 from vitlens.benchmarks.toybox.steps import Pace, Steps
+from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
 from vitlens.model import ViTLens
 
@@ -29,15 +31,18 @@ PROMPT_WIDTH = 16
 """Channels of the text condition, which is always empty (zeros): the pipeline wants one."""
 NOISE_LEVELS = 400
 """Embeddings are noised by up to so many of the noising schedule's 1000 steps."""
+BLUR = 0.05
+"""Noise on small pictures while the way back is finished: what is drawn is never quite what was encoded."""
 UNGUIDED = 0.1
 """Share of the training pictures drawn from no embedding at all: what guidance is measured against."""
 
 
 @dataclass(frozen=True)
 class PainterRecipe:
-    """Numbers of the painter's training: two stages, each with its own pace."""
+    """Numbers of the painter's training: its stages, each with its own pace."""
 
     autoencoder: Pace = field(default_factory=lambda: Pace(epochs=2, batch=32, lr=2e-3, weight_decay=0.01))
+    finishing: Pace = field(default_factory=lambda: Pace(epochs=3, batch=32, lr=2e-3, weight_decay=0.01))
     drawing: Pace = field(default_factory=lambda: Pace(epochs=9, batch=64, lr=1e-3, weight_decay=0.01, average=0.999))
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     drawing_channels: tuple[int, ...] = (64, 96)
@@ -56,12 +61,12 @@ def train_painter(
     torch.manual_seed(recipe.seed)
     data = torch.from_numpy(np.ascontiguousarray(pictures))
     autoencoder = _train_autoencoder(home, data, recipe)
-    latents = _latents(autoencoder, data)
-    autoencoder.register_to_config(scaling_factor=float(1 / latents.std()))
-    embeddings = torch.stack([_embeddings(model, data), _embeddings(model, data.flip(2))])
+    latents, embeddings = _prepared(home / "prepared.pt", autoencoder, model, data)
+    autoencoder.register_to_config(scaling_factor=float(1 / latents.float().std()))
     pipe = build_pipeline(recipe, autoencoder, model, embeddings.flatten(0, 1))
     torch.manual_seed(recipe.seed + 1)
-    _train_drawing(home, pipe, latents * autoencoder.config.scaling_factor, embeddings, recipe)
+    _finish_decoder(home, autoencoder, latents, data, recipe)
+    _train_drawing(home, pipe, latents.float() * autoencoder.config.scaling_factor, embeddings, recipe)
     return pipe
 
 
@@ -86,6 +91,30 @@ def _train_autoencoder(home: Path, pictures: Tensor, recipe: PainterRecipe) -> A
         return F.l1_loss(back, x) + F.mse_loss(back, x) + 1e-6 * found.kl().float().mean()
 
     return steps.run(loss_of, title="autoencoder").eval().requires_grad_(False)
+
+
+def _finish_decoder(home: Path, autoencoder: Any, latents: Tensor, pictures: Tensor, recipe: PainterRecipe) -> None:
+    """Train the way back alone for longer: what small pictures mean stays as it is, pictures get sharper."""
+    back = nn.Sequential(autoencoder.post_quant_conv, autoencoder.decoder).requires_grad_(True)
+    steps = Steps(
+        home / "finishing.state",
+        back,
+        recipe.finishing,
+        rows=len(pictures),
+        settings={**asdict(recipe), "rows": len(pictures)},
+        seed=recipe.seed + 1,
+    )
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        mirrored = (torch.rand(len(rows), generator=generator) < 0.5).long()
+        x = _centred(pictures[rows])
+        x[mirrored.bool()] = x[mirrored.bool()].flip(-1)
+        small = latents[mirrored, rows].float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made = back(small + BLUR * torch.randn(small.shape, generator=generator)).float()
+        return F.l1_loss(made, x) + F.mse_loss(made, x)
+
+    steps.run(loss_of, title="finishing").eval().requires_grad_(False)
 
 
 def _train_drawing(home: Path, pipe: Any, latents: Tensor, embeddings: Tensor, recipe: PainterRecipe) -> None:
@@ -143,12 +172,8 @@ def build_autoencoder(recipe: PainterRecipe) -> Any:
 
 def build_pipeline(recipe: PainterRecipe, autoencoder: Any, model: ViTLens, embeddings: Tensor) -> Any:
     """The Stable unCLIP pipeline around a new diffusion model; `embeddings` [n, E] of pictures give the normaliser's numbers."""
-    diffusers = _diffusers()
-    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-    from transformers import CLIPImageProcessor
-
-    width = embeddings.shape[1]
-    unet = diffusers.UNet2DConditionModel(
+    width, kinds = embeddings.shape[1], _kinds()
+    unet = kinds["unet"](
         sample_size=LATENT,
         block_out_channels=recipe.drawing_channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -161,17 +186,51 @@ def build_pipeline(recipe: PainterRecipe, autoencoder: Any, model: ViTLens, embe
         class_embed_type="projection",
         projection_class_embeddings_input_dim=2 * width,
     )
-    normalizer = StableUnCLIPImageNormalizer(embedding_dim=width)
+    normalizer = kinds["image_normalizer"](embedding_dim=width)
     normalizer.mean.data, normalizer.std.data = embeddings.mean(dim=0, keepdim=True), embeddings.std(dim=0, keepdim=True)
+    return assemble(model, unet=unet, vae=autoencoder, image_normalizer=normalizer)
+
+
+def save_painter(folder: str | os.PathLike[str], pipe: Any) -> Path:
+    """Write configurations and weights (float16) to `folder`; the image encoder is left out, it is the model's."""
+    from safetensors.torch import save_file
+
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    parts = {name: getattr(pipe, name) for name in _OWN}
+    state = {
+        f"{name}.{key}": value.half().contiguous() for name, part in parts.items() for key, value in part.state_dict().items()
+    }
+    with atomic(home / "model.safetensors") as part:
+        save_file(state, part)
+    configs = {name: {k: v for k, v in dict(module.config).items() if not k.startswith("_")} for name, module in parts.items()}
+    with atomic(home / "config.json") as part:
+        part.write_text(json.dumps(configs, indent=1) + "\n", encoding="utf-8")
+    return home
+
+
+def load_painter(folder: str | os.PathLike[str], model: ViTLens) -> Any:
+    """The pipeline from `folder`, with the image tower of `model` as its image encoder."""
+    from safetensors.torch import load_file
+
+    home = Path(folder)
+    configs = json.loads((home / "config.json").read_text(encoding="utf-8"))
+    state = load_file(home / "model.safetensors")
+    parts = {name: kind.from_config(configs[name]) for name, kind in _kinds().items()}
+    for name, module in parts.items():
+        own = {key.removeprefix(f"{name}."): value.float() for key, value in state.items() if key.startswith(f"{name}.")}
+        module.load_state_dict(own)
+        module.eval().requires_grad_(False)
+    return assemble(model, **parts)
+
+
+def assemble(model: ViTLens, *, unet: Any, vae: Any, image_normalizer: Any) -> Any:
+    """The Stable unCLIP pipeline of these parts: no text encoder, and the image tower of `model` as its image encoder."""
+    diffusers = _diffusers()
     pipe = diffusers.StableUnCLIPImg2ImgPipeline(
-        feature_extractor=CLIPImageProcessor(
-            size={"height": PICTURE, "width": PICTURE},
-            do_center_crop=False,
-            image_mean=list(model.modality("image").options()["mean"]),
-            image_std=list(model.modality("image").options()["std"]),
-        ),
+        feature_extractor=None,
         image_encoder=clip_vision(model),
-        image_normalizer=normalizer,
+        image_normalizer=image_normalizer,
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=None,
         text_encoder=None,
@@ -184,9 +243,24 @@ def build_pipeline(recipe: PainterRecipe, autoencoder: Any, model: ViTLens, embe
             clip_sample=False,
             set_alpha_to_one=True,
         ),
-        vae=autoencoder,
+        vae=vae,
     )
+    pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+_OWN = ("unet", "vae", "image_normalizer")
+
+
+def _kinds() -> dict[str, Any]:
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    diffusers = _diffusers()
+    return {
+        "unet": diffusers.UNet2DConditionModel,
+        "vae": diffusers.AutoencoderKL,
+        "image_normalizer": StableUnCLIPImageNormalizer,
+    }
 
 
 def _centred(pictures: Tensor) -> Tensor:
@@ -194,21 +268,32 @@ def _centred(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def _prepared(file: Path, autoencoder: nn.Module, model: ViTLens, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Small pictures [2, n, 4, 16, 16] and embeddings [2, n, E] of pictures and of their mirror images, made once."""
+    if not file.is_file():
+        both = (pictures, pictures.flip(2))
+        latents = torch.stack([_latents(autoencoder, x) for x in both])
+        embeddings = torch.stack([_embeddings(model, x) for x in both])
+        with atomic(file) as part:
+            torch.save({"latents": latents, "embeddings": embeddings}, part)
+    found = torch.load(file, weights_only=True)
+    return found["latents"], found["embeddings"]
+
+
 @torch.inference_mode()
 def _latents(autoencoder: nn.Module, pictures: Tensor) -> Tensor:
-    """Small pictures of pictures and of their mirror images, float16 [2, n, 4, 16, 16]."""
-    both = []
-    for x in (pictures, pictures.flip(2)):
-        parts = [autoencoder.encode(_centred(part)).latent_dist.mean for part in x.split(250)]  # type: ignore[operator]
-        both.append(torch.cat(parts).half())
-    return torch.stack(both).clone()
+    """Small pictures of pictures, float16 [n, 4, 16, 16]."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        parts = [autoencoder.encode(_centred(part)).latent_dist.mean.half() for part in pictures.split(250)]  # type: ignore[operator]
+    return torch.cat(parts).clone()
 
 
 @torch.inference_mode()
 def _embeddings(model: ViTLens, pictures: Tensor) -> Tensor:
     """Image embeddings [n, E] as the tower gives them, not normalised."""
     tower = model.tower("image")
-    return torch.cat([tower(normalised(part)) for part in pictures.split(250)]).clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return torch.cat([tower(normalised(part)).float() for part in pictures.split(250)]).clone()
 
 
 def _diffusers() -> Any:

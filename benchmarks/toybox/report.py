@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,18 +50,11 @@ TRACES = "#c0392b"
 
 def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path:
     """Write the page to `demo.report`, whole or not at all; every picture is inside it."""
-    observed = [observe(thing) for thing in demo.things]
-    large = [picture(Stage(thing), size=256) for thing in demo.things]
-    tiles = [
-        {name: _tile(name, found[name], _bearing(thing)) for name in SENSORS}
-        for thing, found in zip(demo.things, observed, strict=True)
-    ]
-    for own, pixels in zip(tiles, large, strict=True):
-        own["image"] = _png(pixels)
-    chosen = _shown(demo.things)
+    tile = _tiles(demo.things)
     sections = [
-        _section("What the sensors measured, and what the model says", _gallery(demo, model, tiles, chosen), GALLERY_NOTE),
-        _section("Find it by another sense", _searches(demo, tiles, large), SEARCH_NOTE),
+        _section("What the sensors measured, and what the model says", _gallery(demo, model, tile), GALLERY_NOTE),
+        _section("Find it by another sense", _searches(demo, tile), SEARCH_NOTE),
+        *(_section(*part) for part in _plugged(demo, tile)),
         _section("How alike the senses see things", _image(_heatmaps(demo)), HEATMAP_NOTE),
         _section("One space", _image(_projection(demo)), PROJECTION_NOTE),
         *(_section(table.title, _table(table), table.note) for table in sensor_tables(demo.results)),
@@ -76,8 +70,14 @@ def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path
     return demo.report
 
 
-def _shown(things: Sequence[ToyObject]) -> list[int]:
-    """Objects for the gallery: of every split, each another shape and as many materials as can be."""
+def _plugged(demo: Demo, tile: Tile) -> list[tuple[str, str, str]]:
+    from vitlens.benchmarks.toybox.plugged import sections
+
+    return [] if demo.plugged is None else sections(demo.plugged, demo.things, tile, _webp, SENSES)
+
+
+def shown(things: Sequence[ToyObject]) -> list[int]:
+    """Objects for the galleries: of every split, each another shape and as many materials as can be."""
     wanted = {"test": SHOWN - 4, "unseen_pairs": 2, "unseen_shapes": 2}
     chosen: list[int] = []
     for split, count in wanted.items():
@@ -91,6 +91,22 @@ def _shown(things: Sequence[ToyObject]) -> list[int]:
 
 
 # --- pictures of measurements ------------------------------------------------------------------------------------------------
+
+Tile = Callable[[int, str], str]
+"""(object, sense) -> a picture of what was measured, as a data address."""
+
+
+def _tiles(things: Sequence[ToyObject]) -> Tile:
+    """Tiles that are drawn when they are first asked for."""
+
+    @cache
+    def tile(i: int, name: str) -> str:
+        thing = things[i]
+        if name == "image":
+            return _webp(picture(Stage(thing), size=256))
+        return _tile(name, observe(thing, [name])[name], _bearing(thing))
+
+    return tile
 
 
 def _bearing(thing: ToyObject) -> float:
@@ -141,7 +157,7 @@ def _figure(figure: Figure, **options: Any) -> str:
     return _address(stream.getvalue())
 
 
-def _png(pixels: np.ndarray) -> str:
+def _webp(pixels: np.ndarray) -> str:
     import PIL.Image
 
     stream = io.BytesIO()
@@ -184,10 +200,10 @@ def _head(demo: Demo) -> str:
     )
 
 
-def _gallery(demo: Demo, model: ViTLens, tiles: Sequence[Mapping[str, str]], chosen: Sequence[int]) -> str:
+def _gallery(demo: Demo, model: ViTLens, tile: Tile) -> str:
     answers = {label: class_embeddings(model, label) for label in ("shape", "material")}
     rows = []
-    for i in chosen:
+    for i in shown(demo.things):
         thing = demo.things[i]
         cells = []
         for name in SENSORS:
@@ -198,7 +214,7 @@ def _gallery(demo: Demo, model: ViTLens, tiles: Sequence[Mapping[str, str]], cho
                 _answer(labels[int(place)], float(value), labels[int(place)] == getattr(thing, LABELS[name]))
                 for value, place in zip(values, places, strict=True)
             )
-            cells.append(f'<div class="sense"><img src="{tiles[i][name]}" alt="{SENSES[name]}">{lines}</div>')
+            cells.append(f'<div class="sense"><img src="{tile(i, name)}" alt="{SENSES[name]}">{lines}</div>')
         title = f"<h3>{html.escape(thing.shape)}, {html.escape(thing.material)}</h3><p>{SPLIT_NAMES[thing.split]}</p>"
         rows.append(f'<div class="object"><div class="what">{title}</div>{"".join(cells)}</div>')
     heads = "".join(f"<div>{SENSES[name]}</div>" for name in SENSORS)
@@ -223,7 +239,7 @@ SEARCHES = (
 )
 
 
-def _searches(demo: Demo, tiles: Sequence[Mapping[str, str]], large: Sequence[np.ndarray]) -> str:
+def _searches(demo: Demo, tile: Tile) -> str:
     rows = []
     for number, (query, gallery) in enumerate(SEARCHES):
         asked = (3 + 5 * number) % len(demo.things)
@@ -236,8 +252,8 @@ def _searches(demo: Demo, tiles: Sequence[Mapping[str, str]], large: Sequence[np
             kinds.append("exact" if i == asked else "same" if same else "miss")
         thing = demo.things[asked]
         words_ = f'<div class="words">{html.escape(thing.caption)}</div>'
-        ask = words_ if query == "text" else f'<img src="{tiles[asked][query]}" alt="">'
-        hits = "".join(f'<img class="{kind}" src="{tiles[i][gallery]}" alt="">' for i, kind in zip(found, kinds, strict=True))
+        ask = words_ if query == "text" else f'<img src="{tile(asked, query)}" alt="">'
+        hits = "".join(f'<img class="{kind}" src="{tile(i, gallery)}" alt="">' for i, kind in zip(found, kinds, strict=True))
         what = f"{SENSES.get(query, 'described')} &rarr; {SENSES[gallery]}"
         name = f"{html.escape(thing.material)} {html.escape(thing.shape)}"
         rows.append(

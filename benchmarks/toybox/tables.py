@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vitlens.benchmarks.toybox.drawn import LABELS
 from vitlens.benchmarks.toybox.evaluate import Results
+
+if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.describe import Described
+    from vitlens.benchmarks.toybox.generators import Generated
+    from vitlens.benchmarks.toybox.paint import Painted
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,26 @@ def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mappin
         cells = [_cell(found, sensor, split, label) for split in ("test", "unseen_pairs", "unseen_shapes")]
         rows.append((name, *cells, _own(found, sensor, label), meanings[name]))
     return Table(f"Ablations: {words(sensor)}", head, tuple(rows), "Top-1 / top-5 in percent.")
+
+
+def generator_tables(found: Generated) -> list[Table]:
+    """What the host says and the painter draws: shares of right shapes and materials, by sense."""
+    told = "Share of descriptions (percent) that name the right one and no other. The host was trained on pictures alone."
+    drawn = (
+        "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first. The painter was trained on "
+        "pictures' embeddings alone; with + the mean of two senses' embeddings, of two different things."
+    )
+    return [_shares("What the language model says", found.described, told), _shares("What is painted", found.painted, drawn)]
+
+
+def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str) -> Table:
+    lines = []
+    for sensors, label in dict.fromkeys((row.sensors, row.label) for row in rows):
+        own = {row.split: row for row in rows if (row.sensors, row.label) == (sensors, label)}
+        cells = [percent(own[s].right) if s in own else "-" for s in ("test", "unseen_pairs", "unseen_shapes")]
+        lines.append((words(sensors).replace("+", " + "), label, *cells, percent(next(iter(own.values())).chance)))
+    head = ("from", "right", "seen shapes", "unseen pairs", "never-seen shapes", "chance")
+    return Table(title, head, tuple(lines), note)
 
 
 def words(name: str) -> str:

@@ -185,12 +185,18 @@ def llava(seed: int = 0, **more: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def lens_model(
-    vision: nn.Module, modality: str = "depth", *, options: dict[str, Any] | None = None, trains: FreezePlan | None = None, **spec: Any
+    vision: nn.Module,
+    modality: str = "depth",
+    *,
+    options: dict[str, Any] | None = None,
+    trains: FreezePlan | None = None,
+    **spec: Any,
 ) -> ViTLens:
     """A random lens of `modality` around the ViT of a host, which it shares (apart from what `trains` names)."""
     config: Any = vision.config
     vit_spec = ViTSpec(config.model_type, library="huggingface", config=config.to_diff_dict())
-    encoder_spec = EncoderSpec(modality, vit_spec, options=options or SMALL.get(modality, {}), trains=trains or FreezePlan(), **spec)
+    options = options or SMALL.get(modality, {})
+    encoder_spec = EncoderSpec(modality, vit_spec, options=options, trains=trains or FreezePlan(), **spec)
     asked = [parameter.requires_grad for parameter in vision.parameters()]
     encoder = build_encoder(encoder_spec, vit=from_huggingface(vision))
     for parameter, flag in zip(vision.parameters(), asked, strict=True):

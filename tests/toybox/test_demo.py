@@ -39,7 +39,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(made: demo.Demo, monkeyp
     assert "http" not in re.sub(r"data:image[^\"]*", "", page)
     assert page.count('<div class="object">') == 5
     assert "%" + "BODY%" not in page
-    for thing in (made.things[i] for i in report._shown(made.things)):
+    for thing in (made.things[i] for i in report.shown(made.things)):
         assert f"{thing.shape}, {thing.material}" in page
     assert "shape that no lens has seen" in page
 
