@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitlens.benchmarks.toybox.lenses import ABLATED, ABLATIONS
-from vitlens.benchmarks.toybox.tables import ablation_table, sensor_tables, time_table, words
+from vitlens.benchmarks.toybox.tables import ablation_table, generator_tables, sensor_tables, time_table, words
 
 if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.generators import Generated, GeneratorsRecipe
     from vitlens.benchmarks.toybox.train import ToyboxRecipe, Trained
 
 
@@ -17,6 +18,31 @@ def write_card(folder: Path, recipe: ToyboxRecipe, trained: Trained) -> None:
     """Write README.md and results.json beside the weights in `folder`."""
     (folder / "results.json").write_text(json.dumps(trained.results.to_dict(), indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card_text(recipe, trained), encoding="utf-8")
+
+
+def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
+    """The card of host and painter in Markdown."""
+    host, painter = recipe.host, recipe.painter
+    pictures = f"{recipe.objects + recipe.clip_only:,} pictures"
+    parts = [
+        "# The Toybox's host and painter",
+        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`) and a tiny Stable unCLIP (`painter/`), both "
+        "around the ViT of `vitlens-toybox`, which is not repeated here. They know the Toybox and nothing of the real world. "
+        "Licence: Apache-2.0.",
+        "```python\nfrom vitlens.benchmarks.toybox.describe import shipped_host\n\n"
+        'shipped_host().generate("what is it made of?", {"audio": "blow.wav"})\n```',
+        "## How they were made",
+        f"`vitlens toybox hosts`, seed {recipe.seed}, on {pictures} drawn by code (those of the CLIP; no other sensor).\n\n"
+        f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
+        f"layers, width {host.width}, a vocabulary of whole words; {host.pace.epochs} epochs of one question and answer per "
+        f"picture in batches of {host.pace.batch}. Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
+        f"- The painter: an autoencoder ({painter.autoencoder.epochs} epochs, its decoder {painter.finishing.epochs} more), then "
+        f"a diffusion model on its 16 x 16 x 4 latents, given a noised image embedding ({painter.drawing.epochs} epochs in "
+        f"batches of {painter.drawing.batch}, average of the weights).",
+        "## Measured",
+        *(f"### {table.title}\n\n{table.markdown()}" for table in generator_tables(found)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:

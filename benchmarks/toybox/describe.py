@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from vitlens.adapters.instructblip import InstructBlipAdapter
+from vitlens.adapters.instructblip import InstructBlipAdapter, Look
 from vitlens.benchmarks.toybox.clip import PICTURE
 from vitlens.benchmarks.toybox.drawn import LABELS, Drawn
 from vitlens.benchmarks.toybox.host import QUESTIONS, load_host
@@ -41,6 +41,8 @@ class Described:
 
     sensors: str
     """One sensor, or several with "+" between them."""
+    look: str
+    """Which of the ViT's tokens the Q-Former saw of the sensors with a lens: "class_token" or "all"; of pictures always all."""
     label: str
     split: str
     items: int
@@ -48,12 +50,17 @@ class Described:
     chance: float
 
 
-def talking_host(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED) -> InstructBlipAdapter:
-    """The tiny InstructBLIP with all lenses of the Toybox model plugged in."""
+def talking_host(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED, *, look: Look = "class_token") -> InstructBlipAdapter:
+    """The tiny InstructBLIP with all lenses of the Toybox model plugged in; `look` is what it sees of their streams."""
     host, speaker, reader = load_host(folder, model)
     lenses = {name: model for name in LABELS if name != "image" and model.supports(name)}
     return InstructBlipAdapter(
-        host, tokenizer=speaker, qformer_tokenizer=reader, image_processor=image_processor(model), lenses=lenses
+        host,
+        tokenizer=speaker,
+        qformer_tokenizer=reader,
+        image_processor=image_processor(model),
+        lenses=lenses,
+        look=dict.fromkeys(lenses, look),
     )
 
 
@@ -89,9 +96,9 @@ def ask(host: InstructBlipAdapter, question: str, inputs: Mapping[str, Sequence[
     return answers
 
 
-def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str) -> list[Described]:
-    """Ask about every sensor's measurements of a split, one sensor at a time and in `PAIRS`."""
-    names = ["image", *host.lenses]
+def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str, *, look: Look) -> list[Described]:
+    """Ask about every sensor's measurements of a split, one sensor at a time and in `PAIRS`; `look` is the host's."""
+    names = ["image", *host.lenses] if look == "class_token" else list(host.lenses)
     found = []
     for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
         labels = dict.fromkeys(LABELS[name] for name in senses)
@@ -99,7 +106,7 @@ def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str) -> list[
         for label in ("shape", "material") if "image" in senses else labels:
             right = [naming_right(text, thing, label) for text, thing in zip(answers, drawn.things, strict=True)]
             chance = 1 / len(SHAPES if label == "shape" else MATERIALS)
-            found.append(Described("+".join(senses), label, split, len(right), float(np.mean(right)), chance))
+            found.append(Described("+".join(senses), look, label, split, len(right), float(np.mean(right)), chance))
     return found
 
 

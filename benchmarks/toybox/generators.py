@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from vitlens.adapters.instructblip import Look
+from vitlens.benchmarks.toybox.card import generators_card
 from vitlens.benchmarks.toybox.describe import Described, describe_split, talking_host
 from vitlens.benchmarks.toybox.drawn import Drawn, draw
 from vitlens.benchmarks.toybox.evaluate import HELD_OUT, embed_drawn
@@ -86,8 +88,10 @@ def train_generators(
     if not (result / "painter" / "config.json").is_file():
         save_painter(result / "painter", train_painter(home / "painter", model, pictures, recipe.painter))
     found = measure_generators(home / "drawn", model, result, world=world, counts=counts, workers=workers)
-    with atomic(result / "results.json") as part:
+    with atomic(result / "generators.json") as part:
         part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    with atomic(result / "generators.md") as part:
+        part.write_text(generators_card(recipe, found), encoding="utf-8")
     return found
 
 
@@ -101,12 +105,15 @@ def measure_generators(
     workers: int = 2,
 ) -> Generated:
     """Judge what host and painter (in `weights`) make of every sensor's held-out objects, drawn into `folder`."""
-    host, decoder = talking_host(model, weights / "host"), painting_decoder(model, weights / "painter")
+    looks: tuple[Look, ...] = ("class_token", "all")
+    hosts = {look: talking_host(model, weights / "host", look=look) for look in looks}
+    decoder = painting_decoder(model, weights / "painter")
     sensors = [name for name in SENSORS if model.supports(name)]
     found = Generated([], [])
     for split, count in (counts or HELD_OUT).items():
         drawn = draw(folder, world or World(), split, count, sensors, workers=workers)
-        found.described.extend(describe_split(host, drawn, split))
+        for look, host in hosts.items():
+            found.described.extend(describe_split(host, drawn, split, look=look))
         embeddings = dict(embed_drawn(model, drawn, sensors))
         found.painted.extend(paint_split(decoder, model, embeddings, drawn.things, split, mixtures=split == "test"))
     return found

@@ -3,8 +3,8 @@
 transformers' own classes with the Toybox's ViT as their eye: a Q-Former and a small LLaMA are trained to answer questions about
 pictures, the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.instructblip`), and nothing is trained again.
 
-A lens is trained through the class token alone; its other tokens need not say what a picture's say. So that the Q-Former listens
-to the class token, most pictures are shown with another picture's patch tokens while it learns.
+A lens is trained through the class token alone; its other tokens need not say what a picture's say. So the Q-Former learns to
+make do with the class token: of half of the pictures it is shown nothing else.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class HostRecipe:
     queries: int = 8
     qformer_layers: int = 2
     language_layers: int = 3
-    exchanged: float = 0.8
-    """Share of the pictures whose patch tokens are another picture's; the class token is always their own."""
+    alone: float = 0.5
+    """Share of the pictures of which the Q-Former is shown the class token alone."""
     seed: int = 0
 
 
@@ -172,8 +172,8 @@ def train_host(
         picks = torch.rand(len(rows), generator=generator).tolist()
         questions = [QUESTIONS[t][0][int(p * len(QUESTIONS[t][0]))] for t, p in zip(asked, picks, strict=True)]
         answers = [answer(things[row], topic) for row, topic in zip(rows.tolist(), asked, strict=True)]
-        tokens = _exchanged(recipe, seen[mirrored, rows].float(), generator)
-        return answer_loss(host, speaker, reader, tokens, questions, answers)
+        tokens = seen[mirrored, rows].float()
+        return answer_loss(host, speaker, reader, tokens, _shown(recipe, tokens, generator), questions, answers)
 
     steps.run(loss_of, title="host")
     return host.eval().requires_grad_(False), speaker, reader
@@ -211,8 +211,10 @@ def load_host(folder: str | os.PathLike[str], model: ViTLens) -> tuple[Any, Any,
     return host.eval().requires_grad_(False), speaker, reader
 
 
-def answer_loss(host: Any, speaker: Any, reader: Any, seen: Tensor, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
-    """Cross entropy of the answers' words, given the ViT's tokens [b, 65, D] of pictures and questions."""
+def answer_loss(
+    host: Any, speaker: Any, reader: Any, seen: Tensor, shown: Tensor, questions: Sequence[str], answers: Sequence[str]
+) -> Tensor:
+    """Cross entropy of the answers' words, given the ViT's tokens [b, 65, D] of pictures (mask [b, 65]) and questions."""
     read = reader(list(questions), padding=True, padding_side="right", return_tensors="pt")
     queries = host.query_tokens.expand(len(seen), -1, -1)
     attention = torch.cat([torch.ones(queries.shape[:2], dtype=torch.long), read.attention_mask], dim=1)
@@ -221,6 +223,7 @@ def answer_loss(host: Any, speaker: Any, reader: Any, seen: Tensor, questions: S
         attention_mask=attention,
         query_embeds=queries,
         encoder_hidden_states=seen,
+        encoder_attention_mask=shown,
     ).last_hidden_state[:, : queries.shape[1]]
     soft = host.language_projection(out)
     lines = [f"{q} {a} {speaker.eos_token}" for q, a in zip(questions, answers, strict=True)]
@@ -235,11 +238,11 @@ def answer_loss(host: Any, speaker: Any, reader: Any, seen: Tensor, questions: S
     return host.language_model(inputs_embeds=embedded, attention_mask=mask, labels=torch.cat([ignored, labels], dim=1)).loss
 
 
-def _exchanged(recipe: HostRecipe, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Tokens [b, 65, D], most of them with the patches of the next picture of the batch."""
-    taken = torch.rand(len(tokens), generator=generator) < recipe.exchanged
-    mixed = torch.cat([tokens[:, :1], tokens.roll(1, dims=0)[:, 1:]], dim=1)
-    return torch.where(taken[:, None, None], mixed, tokens)
+def _shown(recipe: HostRecipe, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """Which tokens [b, 65] the Q-Former may look at: all of a picture, or its class token alone."""
+    shown = torch.ones(tokens.shape[:2], dtype=torch.long)
+    shown[torch.rand(len(tokens), generator=generator) < recipe.alone, 1:] = 0
+    return shown
 
 
 @torch.inference_mode()

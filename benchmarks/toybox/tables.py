@@ -99,7 +99,12 @@ def generator_tables(found: Generated) -> list[Table]:
         "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first. The painter was trained on "
         "pictures' embeddings alone; with + the mean of two senses' embeddings, of two different things."
     )
-    return [_shares("What the language model says", found.described, told), _shares("What is painted", found.painted, drawn)]
+    alone, every = ([row for row in found.described if row.look == look] for look in ("class_token", "all"))
+    return [
+        _shares("What the language model says, looking at the class token of what a lens gives", alone, told),
+        _shares("The same, looking at all tokens of what a lens gives", every, told),
+        _shares("What is painted", found.painted, drawn),
+    ]
 
 
 def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str) -> Table:

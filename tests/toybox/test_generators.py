@@ -54,8 +54,10 @@ def trained(model: ViTLens, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_both_are_trained_kept_and_measured(trained: tuple[Path, Generated], model: ViTLens) -> None:
     folder, found = trained
-    kept = json.loads((folder / "generators" / "results.json").read_text(encoding="utf-8"))
+    kept = json.loads((folder / "generators" / "generators.json").read_text(encoding="utf-8"))
     assert Generated.from_dict(kept) == found
+    card = (folder / "generators" / "generators.md").read_text(encoding="utf-8")
+    assert "40 pictures" in card and "| image | shape |" in card
     rows = {(row.sensors, row.label) for row in found.described}
     assert rows >= {("image", "shape"), ("image", "material"), ("audio", "material"), ("depth", "shape"), ("eeg", "shape")}
     assert {row.sensors for row in found.painted} >= {*SENSORS, "point_cloud+audio"}
@@ -104,7 +106,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> object:
 def test_the_shipped_host_describes_what_it_never_saw(model: ViTLens, drawn: object) -> None:
     """Chance is 3 % for shapes and 12.5 % for materials; the bounds are far below the card's numbers for 560 objects."""
     host = talking_host(model)
-    found = {(row.sensors, row.label): row.right for row in describe_split(host, drawn, "test")}  # type: ignore[arg-type]
+    found = {(row.sensors, row.label): row.right for row in describe_split(host, drawn, "test", look="class_token")}  # type: ignore[arg-type]
     assert found["image", "shape"] > 0.75
     assert found["point_cloud", "shape"] > 0.7
     assert found["depth", "shape"] > 0.7
