@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitlens.checkpoint import save_tensors
 from vitlens.disk import atomic
 from vitlens.errors import CheckpointError, InputError, OptionError, SpaceError
 from vitlens.spec import EmbeddingSpace
@@ -85,8 +86,6 @@ class LinearBridge:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write bridge.safetensors and bridge.json to `folder`."""
-        from safetensors.torch import save_file
-
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         facts = {
@@ -96,8 +95,7 @@ class LinearBridge:
             "norm": self.norm,
             "report": asdict(self.report),
         }
-        with atomic(path / "bridge.safetensors") as part:
-            save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, str(part))
+        save_tensors(path / "bridge.safetensors", {"weight": self.weight, "bias": self.bias})
         with atomic(path / "bridge.json") as part:
             part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         return path

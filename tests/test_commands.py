@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.adapters import tiny_hosts
+from vitlens.adapters.instructblip import InstructBlipAdapter
 from vitlens.benchmarks.toybox.make import make_toybox
 from vitlens.cli import app
 
@@ -58,6 +60,27 @@ def test_chat_says_what_is_wrong_before_it_loads(files: dict[str, list[str]], tm
     assert "unknown generation option" in run("chat", *TOY, "--image", files["image"][0], "--option", "beams=3", "?", code=2)
     plan = run("chat", "-m", "some/host", "--lens", "point_cloud=lens", "--image", files["image"][0], "--dry-run", "what?")
     assert "nothing was loaded" in plan and "some/host" in plan
+
+
+def test_a_host_in_a_folder_is_told_by_its_configuration(tmp_path: Path) -> None:
+    from transformers import InstructBlipProcessor
+
+    model, parts = tiny_hosts.instructblip()
+    model.save_pretrained(tmp_path / "host")
+    InstructBlipProcessor(**parts, num_query_tokens=tiny_hosts.QUERIES).save_pretrained(tmp_path / "host")
+    tiny_hosts.lens_model(model.vision_model, "tactile").save_pretrained(tmp_path / "lens")
+    touch, short = tmp_path / "touch.png", ("--option", "max_new_tokens=4", "--option", "num_beams=1")
+    Image.fromarray(tiny_hosts.pictures(1)[0]).save(touch)
+    call = ("chat", "-m", tmp_path / "host", "--lens", f"tactile={tmp_path / 'lens'}", "--tactile", touch, *short, "what?")
+    host = InstructBlipAdapter(model, lenses={"tactile": tiny_hosts.lens_model(model.vision_model, "tactile")}, **parts)
+    expected = host.generate("what?", {"tactile": str(touch)}, max_new_tokens=4, num_beams=1)
+    assert json.loads(run(*call, "--json"))["answers"] == expected
+    assert "--fuse" not in run(*call, "--fuse", "llm")
+    assert "lenses" in run(*[part for part in call if part not in ("--lens", call[4])], code=2)
+    tiny_hosts.llava()[0].config.save_pretrained(tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}), encoding="utf-8")
+    assert "is a gpt2 model; there are adapters for instructblip" in run("chat", "-m", tmp_path / "other", "what?", code=2)
 
 
 def test_imagine_paints_from_mixed_senses(files: dict[str, list[str]], tmp_path: Path) -> None:

@@ -283,8 +283,6 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
 
     A tensor that several keys share is written once; the other names stand in the file's metadata.
     """
-    from safetensors.torch import save_file
-
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -296,14 +294,23 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
             tensors[key] = value.detach().cpu().contiguous()
         else:
             aliases[key] = twin
-    with atomic(target / "model.safetensors") as part:
-        save_file(tensors, part, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    save_tensors(target / "model.safetensors", tensors, metadata={"format": "pt", "aliases": json.dumps(aliases)})
     for name, text in (("config.json", json.dumps(dict(config), indent=1) + "\n"), ("README.md", card)):
         if text:
             with atomic(target / name) as part:
                 part.write_text(text, encoding="utf-8")
-    (target / "model.safetensors").chmod((target / "config.json").stat().st_mode)  # the library lets its owner alone read it
     return target
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write a .safetensors file, whole or not at all, readable by whoever may read the files beside it."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as part:
+        part.touch()
+        mode = part.stat().st_mode
+        save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata=metadata)
+        part.chmod(mode)  # the library lets its owner alone read it
 
 
 def read_native(folder: Path, *, wanted: Iterable[str], known: Container[str]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from vitlens.errors import VitlensError
 if TYPE_CHECKING:
     from vitlens.cards import ModelCard, Weights
 
-EXTRAS = ("hf", "train")
+EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb")
 """Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
 TRIED = ("torch", "torchvision", "torchaudio", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
@@ -50,6 +50,7 @@ def check_packages() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
     required: list[Requirement] = []
+    named: set[str] = set()
     try:
         required = [Requirement(text) for text in metadata.requires("vitlens") or ()]
         yield Check("packages", "vitlens", "ok", metadata.version("vitlens"))
@@ -60,7 +61,8 @@ def check_packages() -> Iterator[Check]:
             yield _requirement(requirement, "broken", f'pip install "{requirement.name}{requirement.specifier}"')
             continue
         extra = next((name for name in EXTRAS if requirement.marker.evaluate({"extra": name})), None)
-        if extra is not None:
+        if extra is not None and requirement.name not in named:
+            named.add(requirement.name)
             yield _requirement(requirement, "note", f'pip install "vitlens[{extra}]"')
     for name in TRIED:
         problem = _import_problem(name)

@@ -182,16 +182,24 @@ def _open_clip_source(chosen: ModelCard, tag: str) -> tuple[str, str]:
 
 
 def _download(repo: str, name: str, model: str) -> Path:
-    """A file from the Hugging Face cache or the Hub; without network an error within seconds."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     place = "a folder that the environment variable VITLENS_WEIGHTS (or load(weights=...)) names"
     if model == repo:  # a repository in the native format
         place = "a folder (config.json and model.safetensors), and give that folder to load()"
     advice = (
         f"{model} needs the file {name} of the Hub repository {repo}. Download it where there is network and put it into {place}"
     )
+    return hub_file(repo, name, advice)
+
+
+def hub_file(repo: str, name: str, advice: str) -> Path:
+    """A file from the Hugging Face cache or the Hub; without network an error within seconds.
+
+    Raises:
+        ModelError: it cannot be had; begins with `advice`.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         return Path(hf_hub_download(repo, name, local_files_only=True))
     except (LocalEntryNotFoundError, OSError):

@@ -36,7 +36,7 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
         f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
         f"layers, width {host.width}, a vocabulary of whole words; {host.pace.epochs} epochs of one question and answer per "
         f"picture in batches of {host.pace.batch}. Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
-        f"- The painter: an autoencoder ({painter.autoencoder.epochs} epochs, its decoder {painter.finishing.epochs} more), then "
+        f"- The painter: an autoencoder ({painter.autoencoder.epochs} epochs in batches of {painter.autoencoder.batch}), then "
         f"a diffusion model on its 16 x 16 x 4 latents, given a noised image embedding ({painter.drawing.epochs} epochs in "
         f"batches of {painter.drawing.batch}, average of the weights).",
         "## Measured",

@@ -114,7 +114,7 @@ def hosts(
         painter = recipe.painter
         typer.echo(f"draw {pictures} pictures, or take those of the CLIP in {output}")
         typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.epochs} epochs of questions and answers about them")
-        stages = {"autoencoder": painter.autoencoder, "its decoder": painter.finishing, "diffusion": painter.drawing}
+        stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
         typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.epochs} epochs" for name, pace in stages.items()))
         return
     print_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))

@@ -25,6 +25,7 @@ from vitlens.benchmarks.toybox.materials import MATERIALS
 from vitlens.benchmarks.toybox.shapes import SHAPES
 from vitlens.benchmarks.toybox.steps import Pace, Steps
 from vitlens.benchmarks.toybox.world import SIZES, ToyObject
+from vitlens.checkpoint import save_tensors
 from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
 from vitlens.model import ViTLens
@@ -181,13 +182,10 @@ def train_host(
 
 def save_host(folder: str | os.PathLike[str], host: Any, speaker: Any, reader: Any) -> Path:
     """Write config, weights (float16) and tokenizers to `folder`; the ViT is left out, it is the Toybox model's."""
-    from safetensors.torch import save_file
-
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    state = {key: value.half().contiguous() for key, value in host.state_dict().items() if not key.startswith(_EYE)}
-    with atomic(home / "model.safetensors") as part:
-        save_file(state, part)
+    state = {key: value.half() for key, value in host.state_dict().items() if not key.startswith(_EYE)}
+    save_tensors(home / "model.safetensors", state)
     with atomic(home / "config.json") as part:
         part.write_text(host.config.to_json_string(), encoding="utf-8")
     speaker.save_pretrained(home)

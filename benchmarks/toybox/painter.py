@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vitlens.benchmarks.toybox.clip import PICTURE, normalised
 from vitlens.benchmarks.toybox.huggingface import clip_vision
 from vitlens.benchmarks.toybox.steps import Pace, Steps
+from vitlens.checkpoint import save_tensors
 from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
 from vitlens.model import ViTLens
@@ -31,8 +32,6 @@ PROMPT_WIDTH = 16
 """Channels of the text condition, which is always empty (zeros): the pipeline wants one."""
 NOISE_LEVELS = 400
 """Embeddings are noised by up to so many of the noising schedule's 1000 steps."""
-BLUR = 0.05
-"""Noise on small pictures while the way back is finished: what is drawn is never quite what was encoded."""
 UNGUIDED = 0.1
 """Share of the training pictures drawn from no embedding at all: what guidance is measured against."""
 
@@ -42,7 +41,6 @@ class PainterRecipe:
     """Numbers of the painter's training: its stages, each with its own pace."""
 
     autoencoder: Pace = field(default_factory=lambda: Pace(epochs=2, batch=32, lr=2e-3, weight_decay=0.01))
-    finishing: Pace = field(default_factory=lambda: Pace(epochs=3, batch=32, lr=2e-3, weight_decay=0.01))
     drawing: Pace = field(default_factory=lambda: Pace(epochs=9, batch=64, lr=1e-3, weight_decay=0.01, average=0.999))
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     drawing_channels: tuple[int, ...] = (64, 96)
@@ -65,7 +63,6 @@ def train_painter(
     autoencoder.register_to_config(scaling_factor=float(1 / latents.float().std()))
     pipe = build_pipeline(recipe, autoencoder, model, embeddings.flatten(0, 1))
     torch.manual_seed(recipe.seed + 1)
-    _finish_decoder(home, autoencoder, latents, data, recipe)
     _train_drawing(home, pipe, latents.float() * autoencoder.config.scaling_factor, embeddings, recipe)
     return pipe
 
@@ -91,30 +88,6 @@ def _train_autoencoder(home: Path, pictures: Tensor, recipe: PainterRecipe) -> A
         return F.l1_loss(back, x) + F.mse_loss(back, x) + 1e-6 * found.kl().float().mean()
 
     return steps.run(loss_of, title="autoencoder").eval().requires_grad_(False)
-
-
-def _finish_decoder(home: Path, autoencoder: Any, latents: Tensor, pictures: Tensor, recipe: PainterRecipe) -> None:
-    """Train the way back alone for longer: what small pictures mean stays as it is, pictures get sharper."""
-    back = nn.Sequential(autoencoder.post_quant_conv, autoencoder.decoder).requires_grad_(True)
-    steps = Steps(
-        home / "finishing.state",
-        back,
-        recipe.finishing,
-        rows=len(pictures),
-        settings={**asdict(recipe), "rows": len(pictures)},
-        seed=recipe.seed + 1,
-    )
-
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        mirrored = (torch.rand(len(rows), generator=generator) < 0.5).long()
-        x = _centred(pictures[rows])
-        x[mirrored.bool()] = x[mirrored.bool()].flip(-1)
-        small = latents[mirrored, rows].float()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            made = back(small + BLUR * torch.randn(small.shape, generator=generator)).float()
-        return F.l1_loss(made, x) + F.mse_loss(made, x)
-
-    steps.run(loss_of, title="finishing").eval().requires_grad_(False)
 
 
 def _train_drawing(home: Path, pipe: Any, latents: Tensor, embeddings: Tensor, recipe: PainterRecipe) -> None:
@@ -193,16 +166,11 @@ def build_pipeline(recipe: PainterRecipe, autoencoder: Any, model: ViTLens, embe
 
 def save_painter(folder: str | os.PathLike[str], pipe: Any) -> Path:
     """Write configurations and weights (float16) to `folder`; the image encoder is left out, it is the model's."""
-    from safetensors.torch import save_file
-
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
     parts = {name: getattr(pipe, name) for name in _OWN}
-    state = {
-        f"{name}.{key}": value.half().contiguous() for name, part in parts.items() for key, value in part.state_dict().items()
-    }
-    with atomic(home / "model.safetensors") as part:
-        save_file(state, part)
+    state = {f"{name}.{key}": value.half() for name, part in parts.items() for key, value in part.state_dict().items()}
+    save_tensors(home / "model.safetensors", state)
     configs = {name: {k: v for k, v in dict(module.config).items() if not k.startswith("_")} for name, module in parts.items()}
     with atomic(home / "config.json") as part:
         part.write_text(json.dumps(configs, indent=1) + "\n", encoding="utf-8")

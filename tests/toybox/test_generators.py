@@ -32,7 +32,6 @@ TINY = GeneratorsRecipe(
     host=HostRecipe(pace=ONCE, width=32, queries=2, qformer_layers=1, language_layers=1),
     painter=PainterRecipe(
         autoencoder=ONCE,
-        finishing=ONCE,
         drawing=Pace(epochs=1, batch=16, warmup=1, average=0.9),
         autoencoder_channels=(8, 8, 8),
         drawing_channels=(16, 16),
