@@ -153,8 +153,8 @@ class AnyToAny:
             return
         decoder = self.decoder(plan.card.name)
         decoder.options(steps=plan.request.steps, guidance=plan.request.guidance, **plan.request.options)
-        if plan.request.prompt and plan.bridge != "picture" and not decoder.reads_text:
-            raise OptionError(f"decoder {decoder.name}: this pipeline has no text encoder, found prompt {plan.request.prompt!r}")
+        if plan.bridge != "picture":  # where the words go to what draws the picture
+            decoder.check_words(plan.request.prompt, plan.request.negative_prompt)
         if plan.bridge == "embedding":
             decoder.norm_and_source(plan.fitted_length)
         if plan.card.embedding == "kandinsky":

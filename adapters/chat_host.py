@@ -6,11 +6,11 @@ embeddings; everything before (reading, lenses, checks) and behind (padding, gen
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -29,16 +29,17 @@ from vitlens.adapters.generation import (
     own_repetition_penalty,
     pad_id,
 )
+from vitlens.adapters.running import evaluating, in_background, memory
 from vitlens.adapters.splice import HostTower, LensStream, LensTokens, lens_streams
 from vitlens.errors import HostError, ModalityError, OptionError
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.sources import name_of
-from vitlens.towers import from_huggingface
-from vitlens.vit import FrozenViT
 
 BUILT_IN = ("image", "video")
 """Streams that go through the host's own patch embedding and need no lens."""
+NEW_TOKENS = 256
+"""Of an answer, at most, where neither a call nor `defaults` says it."""
 DESCRIBE = "Describe this object in details."
 
 Inputs = Mapping[str, Any]
@@ -46,7 +47,7 @@ Inputs = Mapping[str, Any]
 
 
 class ChatHost(ABC):
-    """A multimodal chat model with lenses plugged into its ViT. The model itself is neither moved nor changed.
+    """A multimodal chat model with lenses plugged into its ViT. Neither the model nor a lens is moved or changed.
 
     `lenses` maps a stream's name to its lens (a ViTLens, a `LensStream`, or what `vitlens.load` takes). A lens must have been
     trained against the host's own ViT, unless `allow_other_vit`; `positions="interpolate"` lets it give another number of tokens
@@ -82,7 +83,7 @@ class ChatHost(ABC):
         if any(parameter.is_meta for parameter in vision().parameters()):
             raise HostError("the host's ViT is offloaded: lenses need it in memory; keep it on a device in device_map")
         self.name = type(model).__name__
-        self.tower = HostTower(lambda: _viewed(vision()), name=self.name, positions=positions)
+        self.tower = HostTower(vision, name=self.name, positions=positions)
         self.lenses: dict[str, LensStream] = lens_streams(lenses or {})
         for stream in self.lenses.values():
             self.tower.check(stream, allow_other_vit=allow_other_vit)
@@ -97,7 +98,7 @@ class ChatHost(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the host's ViT is, and its lenses are taken to."""
+        """Where the host's ViT is. Lenses compute where they are; their tokens come here."""
         return next(self._vision().parameters()).device
 
     @property
@@ -178,10 +179,7 @@ class ChatHost(ABC):
         return self.image_processor(images=made, return_tensors="pt")["pixel_values"].to(self.device)
 
     def _sense(self, stream: LensStream, items: list[Any], options: dict[str, Any]) -> list[LensTokens]:
-        parameter = next(stream.parameters(), None)
-        if parameter is not None and parameter.device != self.device:
-            stream.to(self.device)
-        return stream(stream.read(items, options).to(self.device))
+        return stream(stream.read(items, options))
 
     # ---- the language model
 
@@ -223,7 +221,7 @@ class ChatHost(ABC):
         Raises:
             HostError: more positions than the language model has.
         """
-        options = {**self.defaults, **given}
+        options = {"max_new_tokens": NEW_TOKENS, **self.defaults, **given}
         limit = getattr(self._language.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and not self._is_encoder_decoder:
             asked = options["max_new_tokens"] if "max_new_tokens" in given else 1
@@ -255,38 +253,23 @@ class ChatHost(ABC):
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         embeds, mask = self._batch(rows)
         settings = self._generation({**options, "num_beams": 1}, embeds.shape[1])
-        gone, failures = threading.Event(), []
+        own = settings.pop("stopping_criteria", None) or []
 
-        def left(ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            return torch.full((len(ids),), gone.is_set(), dtype=torch.bool, device=ids.device)
+        def generate(left: Any) -> None:
+            with self._answering():
+                stop = StoppingCriteriaList([*own, left])
+                self._language.generate(
+                    inputs_embeds=embeds, attention_mask=mask, streamer=streamer, stopping_criteria=stop, **settings
+                )
 
-        settings["stopping_criteria"] = StoppingCriteriaList([*settings.get("stopping_criteria", []), left])
+        end = partial(streamer.text_queue.put, streamer.stop_signal)
+        return in_background(generate, (piece for piece in streamer if piece), end=end)
 
-        def work() -> None:
-            try:
-                with self._answering():
-                    self._language.generate(inputs_embeds=embeds, attention_mask=mask, streamer=streamer, **settings)
-            except Exception as error:  # raised again where the pieces are taken
-                failures.append(error)
-            finally:
-                streamer.text_queue.put(streamer.stop_signal)
-
-        def pieces() -> Iterator[str]:
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            try:
-                yield from (piece for piece in streamer if piece)
-            finally:
-                gone.set()
-                thread.join()
-            if failures:
-                raise failures[0]
-
-        return pieces()
-
-    def _loss(self, rows: Sequence[Tensor], targets: str | Sequence[str]) -> Tensor:
+    def _loss(self, make_rows: Callable[[], list[Tensor]], targets: str | Sequence[str]) -> Tensor:
         """Mean cross entropy of the targets' tokens (end token included) behind the rows; nothing else counts."""
         answers = [targets] if isinstance(targets, str) else list(targets)
+        with self._memory():
+            rows = make_rows()
         if len(answers) != len(rows):
             raise OptionError(f"one target per sample is needed: {len(rows)} samples, {len(answers)} targets")
         device = rows[0].device
@@ -310,24 +293,9 @@ class ChatHost(ABC):
         with torch.inference_mode(), evaluating(self.model, *self.lenses.values()), self._memory():
             yield
 
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise HostError(
-                f"out of memory on {self.device}: give fewer samples per call, num_beams=1 or a smaller max_new_tokens, or load "
-                "the host with load_in_8bit=True or device_map='auto' (parts of it on the CPU)"
-            ) from error
-
-
-def _viewed(tower: nn.Module) -> FrozenViT:
-    """A view of the host's ViT that leaves it to its owner what of it trains."""
-    trains = [parameter for parameter in tower.parameters() if parameter.requires_grad]
-    view = from_huggingface(tower)
-    for parameter in trains:
-        parameter.requires_grad_(True)
-    return view
+    def _memory(self) -> AbstractContextManager[None]:
+        advice = "give fewer samples per call, num_beams=1 or a smaller max_new_tokens, or load the host with load_in_8bit=True "
+        return memory(f"{self.name} on {self.device}", f"{advice}or device_map='auto' (parts of it on the CPU)")
 
 
 @contextmanager
@@ -337,16 +305,3 @@ def naming(stream: str) -> Iterator[None]:
         yield
     except HostError as error:
         raise HostError(f"stream {stream!r}: {error}") from error
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every submodule gets its own mode back."""
-    training = [module for whole in modules for module in whole.modules() if module.training]
-    for whole in modules if training else ():
-        whole.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

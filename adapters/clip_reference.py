@@ -29,7 +29,9 @@ class ClipReference:
     @classmethod
     def from_huggingface(cls, encoder: Any) -> ClipReference:
         """Of a CLIPVisionModelWithProjection."""
-        return cls(encoder, Image(size=int(encoder.config.image_size)), encoder.device, encoder.dtype)
+        # One that is offloaded layer by layer is nowhere: its hooks take pictures from the CPU and bring the result back there.
+        device = "cpu" if encoder.device.type == "meta" else encoder.device
+        return cls(encoder, Image(size=int(encoder.config.image_size)), device, encoder.dtype)
 
     @classmethod
     def from_model(cls, model: ViTLens) -> ClipReference:

@@ -10,20 +10,21 @@ import inspect
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from packaging.version import Version
 from torch import Tensor
 
 from vitlens.adapters.clip_reference import PICTURES, ClipReference
 from vitlens.adapters.conditioning import Condition, call_arguments
 from vitlens.adapters.decoder_cards import DecoderCard, decoder_card
+from vitlens.adapters.host_files import dtype_argument, import_diffusers, reading
 from vitlens.adapters.outputs import Audio, Mesh, Video
-from vitlens.errors import HostError, MissingDependencyError, ModelError, OptionError
+from vitlens.adapters.running import memory
+from vitlens.errors import HostError, ModelError, OptionError
 
 OURS = {"generator", "output_type", "return_dict", "image", "image_embeds", "negative_image_embeds", "ip_adapter_image_embeds"}
 OURS |= {"prompt", "negative_prompt", "prompt_embeds", "negative_prompt_embeds"}
@@ -177,6 +178,13 @@ class Decoder:
             raise OptionError(f"decoder {self.name} does not take {', '.join(wrong)}; it takes {', '.join(free)}")
         return {**self.card.defaults, **chosen}
 
+    def check_words(self, prompt: str, negative: str) -> None:
+        """Raises OptionError for words that the pipeline does not take."""
+        if (prompt or negative) and not self.reads_text:
+            raise OptionError(f"decoder {self.name}: this pipeline has no text encoder, found prompt {prompt or negative!r}")
+        if negative and not self._takes("negative_prompt"):
+            raise OptionError(f"decoder {self.name} takes no negative prompt, found {negative!r}; say what you want instead")
+
     def _accepted(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.pipeline.__call__).parameters
 
@@ -193,12 +201,12 @@ class Decoder:
             OptionError: options that the pipeline does not take.
             HostError: the device's memory does not hold it.
         """
-        if progress is not None:
+        if progress is not None and hasattr(self.pipeline, "set_progress_bar_config"):
             self.pipeline.set_progress_bar_config(disable=not progress)
         arguments = call_arguments(self, condition, self.options(**options))
         arguments["generator"] = torch.Generator("cpu").manual_seed(seed)  # the same numbers whatever the device
         arguments["output_type"] = {"image": "pil", "video": "pil", "audio": "np", "3d": "mesh"}[self.card.output]
-        with memory_advice(self.name), _surface_expected(self):
+        with _memory(self.name), _surface_expected(self):
             return self._unpack(self.pipeline(**arguments))
 
     def _unpack(self, made: Any) -> Any:
@@ -230,16 +238,9 @@ def _surface_expected(decoder: Decoder) -> Iterator[None]:
         raise HostError(f"decoder {decoder.name}: nothing solid came out; try another seed, more steps or other words") from error
 
 
-@contextmanager
-def memory_advice(name: str) -> Iterator[None]:
-    """Turn out-of-memory into a HostError that says what helps."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise HostError(
-            f"decoder {name}: out of memory on the device; try load_decoder({name!r}, offload='model') (or 'sequential', slower "
-            f"and smaller), dtype=torch.float16, a smaller height and width, or fewer frames"
-        ) from error
+def _memory(name: str) -> AbstractContextManager[None]:
+    advice = f"try load_decoder({name!r}, offload='model') (or 'sequential', slower and smaller), dtype=torch.float16, "
+    return memory(f"decoder {name}", f"{advice}a smaller height and width, or fewer frames")
 
 
 def load_decoder(
@@ -280,31 +281,16 @@ def _load_pipeline(card: DecoderCard, source: str, dtype: torch.dtype | None, de
         raise OptionError(f"decoder {card.name}: its card names no repository; give pipeline=")
     if Path(source).is_dir() and not (Path(source) / "model_index.json").is_file():
         raise ModelError(f"{source}: no model_index.json in it; give the folder of a saved diffusers pipeline")
-    diffusers = _diffusers()
-    precision = dtype or (torch.float32 if place.type == "cpu" else getattr(torch, card.half))
-    argument = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"  # the old name goes with 1.0
-    chosen = {argument: precision}
-    try:
+    diffusers = import_diffusers("decoders")
+    chosen = dtype_argument(dtype or (torch.float32 if place.type == "cpu" else getattr(torch, card.half)))
+    with _memory(card.name), reading(f"decoder {card.name}: {source}", "`hf download` it, or give pipeline="):
         parts = {k: getattr(diffusers, kind).from_pretrained(r, **chosen) for k, (kind, r) in card.parts.items()}
         made = getattr(diffusers, card.pipeline).from_pretrained(source, **chosen, **parts)
         if card.adapter:
             made.load_ip_adapter(**card.adapter)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"decoder {card.name}: {source} cannot be loaded ({reason}); `hf download` it, or give pipeline="
-        ) from error
-    with memory_advice(card.name):
+    with _memory(card.name):
         if offload:
             getattr(made, f"enable_{offload}_cpu_offload")(device=place)
         else:
             made.to(place)
     return made
-
-
-def _diffusers() -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise MissingDependencyError("decoders need diffusers: pip install 'vitlens[mllm]'") from error
-    return diffusers

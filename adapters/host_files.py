@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitlens.errors import HostError, MissingDependencyError, ModelError
+from vitlens.adapters.running import memory
+from vitlens.errors import HostError, MissingDependencyError, ModelError, VitlensError
 from vitlens.zoo import chosen_device, hub_reachable
 
 MLLM = "pip install 'vitlens[mllm]'"
+
+
+@contextmanager
+def reading(what: str, advice: str) -> Iterator[None]:
+    """Turn what transformers and diffusers raise about files into a ModelError: absent, cut off, or of another shape."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, VitlensError):
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{what} cannot be loaded ({reason}); {advice}") from error
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,16 @@ class HostFiles:
     """Only this machine is asked: a folder, no network, or HF_HUB_OFFLINE."""
     revision: str | None = None
 
+    @classmethod
+    def at(cls, name: str, model_type: str, revision: str | None = None) -> HostFiles:
+        """Of a folder or a repository, which is asked over the network only if it answers."""
+        from huggingface_hub import constants
+
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return cls(str(folder), model_type, True, revision)
+        return cls(name, model_type, constants.HF_HUB_OFFLINE or not hub_reachable(), revision)
+
     @property
     def where(self) -> dict[str, Any]:
         """Keyword arguments of every `from_pretrained`."""
@@ -38,11 +65,8 @@ class HostFiles:
         Raises:
             ModelError: files that are neither on this machine nor to be had, or that cannot be read.
         """
-        try:
+        with reading(f"{self.name}: {cls.__name__}", self.advice):
             return cls.from_pretrained(self.name, **self.where, **options)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"{self.name}: {cls.__name__} cannot be loaded ({reason}); {self.advice}") from error
 
     @property
     def advice(self) -> str:
@@ -53,6 +77,23 @@ class HostFiles:
             if self.local
             else "is it a repository of the Hub, and may you read it?"
         )
+
+
+def import_diffusers(what: str) -> Any:
+    """The diffusers package; raises MissingDependencyError without it, saying `what` it is needed for."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise MissingDependencyError(f"{what} need diffusers: {MLLM}") from error
+    return diffusers
+
+
+def dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """`dtype` as an argument of diffusers' `from_pretrained`, whose name changed in 0.42."""
+    import diffusers
+    from packaging.version import Version
+
+    return {"dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype": dtype}
 
 
 def host_type(name: str | os.PathLike[str], *, revision: str | None = None) -> str:
@@ -76,10 +117,7 @@ def find_host(name: str | os.PathLike[str], model_type: str | None = None, *, re
     folder = Path(text).expanduser()
     if not folder.is_dir() and (text.count("/") != 1 or text.startswith((".", "~", "/"))):
         raise ModelError(f"{text}: no such folder, and not the name of a Hub repository 'owner/name'")
-    from huggingface_hub import constants
-
-    local = folder.is_dir() or constants.HF_HUB_OFFLINE or not hub_reachable()
-    files = HostFiles(str(folder) if folder.is_dir() else text, model_type or "", local, revision)
+    files = HostFiles.at(text, model_type or "", revision)
     found = str(files.load(AutoConfig).model_type)
     if model_type not in (None, found):
         raise HostError(f"{text} is a {found} model, this adapter takes {model_type}")
@@ -113,14 +151,10 @@ def load_host(
         if importlib.util.find_spec("accelerate") is None:
             raise MissingDependencyError(f"device_map and 8-bit weights need accelerate: {MLLM}")
         options["device_map"] = device_map
-    try:
+    advice = "load it with load_in_8bit=True, with device_map='auto' (parts on the CPU), or on the CPU with device_map='cpu'"
+    with memory(f"{files.name} on {device}", advice):
         model = files.load(cls, **options).eval()
         return model if device_map is not None else model.to(device)
-    except torch.OutOfMemoryError as error:
-        raise HostError(
-            f"{files.name} does not fit into the memory of {device}: load it with load_in_8bit=True, with device_map='auto' "
-            "(parts on the CPU), or on the CPU with device_map='cpu'"
-        ) from error
 
 
 def _eight_bit(plain: tuple[str, ...]) -> Any:

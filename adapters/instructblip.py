@@ -26,6 +26,7 @@ from vitlens.errors import HostError, OptionError
 from vitlens.model import ViTLens
 
 Fuse = Literal["vit", "qformer", "llm"]
+Look = Literal["all", "class_token"]
 QFORMER_TOKENS = 128
 """Tokens of the prompt that the Q-Former reads; of a longer one the last."""
 
@@ -40,6 +41,9 @@ class InstructBlipAdapter(ChatHost):
     * "llm": ViT and Q-Former per stream, 32 soft tokens each.
 
     The frames of a video are streams of their own, and so are the clips of a sound.
+
+    `look` says which of the ViT's tokens the Q-Former sees, of all streams or {stream: which}: "all", as InstructBLIP does, or
+    the "class_token" alone. A lens is trained through the class token: its other tokens need not say what a picture's say.
 
     Raises:
         HostError: a lens, a tokenizer or a host that do not fit together.
@@ -72,6 +76,7 @@ class InstructBlipAdapter(ChatHost):
         allow_other_vit: bool = False,
         positions: Literal["strict", "interpolate"] = "strict",
         video_frames: int = 8,
+        look: Look | Mapping[str, Look] = "all",
     ) -> None:
         found = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         if found != "instructblip" or not hasattr(model, "language_model"):
@@ -88,6 +93,8 @@ class InstructBlipAdapter(ChatHost):
             positions=positions,
             video_frames=video_frames,
         )
+        self._look_at = dict.fromkeys(self.streams, look) if isinstance(look, str) else dict(look)
+        self._check_look()
         if qformer_tokenizer is None or qformer_tokenizer.pad_token_id is None:
             raise HostError("InstructBLIP's Q-Former reads the prompt too: it needs its tokenizer (BERT's), with a pad token")
         check_vocabulary(qformer_tokenizer, model.qformer.embeddings.word_embeddings, f"{self.name}'s Q-Former")
@@ -107,6 +114,7 @@ class InstructBlipAdapter(ChatHost):
         allow_other_vit: bool = False,
         positions: Literal["strict", "interpolate"] = "strict",
         video_frames: int = 8,
+        look: Look | Mapping[str, Look] = "all",
         revision: str | None = None,
     ) -> InstructBlipAdapter:
         """Load an InstructBLIP with its tokenizers from a Hub repository or a folder, and plug lenses in.
@@ -135,7 +143,15 @@ class InstructBlipAdapter(ChatHost):
             load_in_8bit=load_in_8bit,
             plain=cls.never_quantised,
         )
-        return cls(model, **parts, lenses=lenses, allow_other_vit=allow_other_vit, positions=positions, video_frames=video_frames)
+        return cls(
+            model,
+            **parts,
+            lenses=lenses,
+            allow_other_vit=allow_other_vit,
+            positions=positions,
+            video_frames=video_frames,
+            look=look,
+        )
 
     @property
     def _language(self) -> Any:
@@ -196,7 +212,7 @@ class InstructBlipAdapter(ChatHost):
 
         What trains is yours to say (`requires_grad`, train and evaluation mode): nothing is frozen or switched here.
         """
-        return self._loss(self._rows(prompts, inputs, fuse, read_options), targets)
+        return self._loss(lambda: self._rows(prompts, inputs, fuse, read_options), targets)
 
     def soft_tokens(
         self,
@@ -220,14 +236,27 @@ class InstructBlipAdapter(ChatHost):
         seen = seen if fuse == "llm" else [torch.cat(seen, dim=1)]
         return torch.cat([self._queried(vision, texts) for vision in seen], dim=1)
 
+    def _check_look(self) -> None:
+        for name, which in self._look_at.items():
+            if name not in self.streams:
+                raise OptionError(f"look: no stream {name!r}; there is {', '.join(self.streams)}")
+            if which not in get_args(Look):
+                raise OptionError(f"look must be one of {', '.join(get_args(Look))}, found {which!r}")
+
+    def _only_class_token(self, name: str) -> bool:
+        return self._look_at.get(name) == "class_token"
+
     def _alone(self, name: str, view: LensTokens) -> Tensor:
         with naming(name):
-            return self.model.vision_model.post_layernorm(self.tower.hidden(view))
+            seen = self.model.vision_model.post_layernorm(self.tower.hidden(view))
+        return seen[:, :1] if self._only_class_token(name) else seen
 
     def _together(self, streams: Mapping[str, list[LensTokens]]) -> Tensor:
         with naming(" + ".join(streams)):
             hidden = self.tower.hidden_together([view for _, view in _views(streams)])
-        return self.model.vision_model.post_layernorm(hidden)
+        counts = [(1, True)] + [(view.x.shape[1], not self._only_class_token(name)) for name, view in _views(streams)]
+        kept = torch.cat([torch.full((count,), keep, device=hidden.device) for count, keep in counts])
+        return self.model.vision_model.post_layernorm(hidden)[:, kept]
 
     def _queried(self, vision: Tensor, texts: Sequence[str]) -> Tensor:
         """Q-Former and projection: what the ViT saw [b, n, D] and the prompts -> soft tokens [b, queries, H]."""

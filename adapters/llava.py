@@ -184,7 +184,7 @@ class LlavaAdapter(ChatHost):
 
         What trains is yours to say (`requires_grad`, train and evaluation mode): nothing is frozen or switched here.
         """
-        return self._loss(self._rows(prompts, inputs, history, read_options), targets)
+        return self._loss(lambda: self._rows(prompts, inputs, history, read_options), targets)
 
     def soft_tokens(self, inputs: Inputs, *, read_options: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Tensor]:
         """Stream -> what stands for it in the prompt: projected patch tokens [b, m, H], views one after another."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitlens.adapters.retrieval import TextBank
 from vitlens.errors import HostError, ModalityError, OptionError
+from vitlens.modality import Sample
 from vitlens.model import ViTLens
 from vitlens.sources import is_path
 
@@ -83,7 +84,7 @@ class Mixture:
             if name == "text":
                 made = [str(item) for item in items]
             elif describer is not None:
-                made = _described(describer, name, items)
+                made = _described(describer, name, [_with_options(item, self.read_options.get(name)) for item in items])
             elif bank is not None:
                 made = [bank.describe(self.rows[row])[0] for row in rows]
             else:
@@ -145,6 +146,13 @@ def _shares(inputs: Mapping[str, list[Any]], weights: Weights) -> list[float]:
                 raise OptionError(f"weights of {name}: must be positive numbers, found {number!r}; leave out what is not wanted")
             found.append(float(number))
     return [number / math.fsum(found) for number in found]
+
+
+def _with_options(item: Any, options: Mapping[str, Any] | None) -> Any:
+    """An item that brings its read options along, as the describer reads it by itself."""
+    if not options or isinstance(item, Sample):
+        return item
+    return {**options, **(item if isinstance(item, Mapping) else {"source": item})}
 
 
 def _described(describer: Describer, name: str, items: list[Any]) -> list[str]:

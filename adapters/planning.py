@@ -14,6 +14,8 @@ from vitlens.adapters.outputs import check_path, kind_of
 from vitlens.errors import OptionError, SpaceError
 from vitlens.spec import EmbeddingSpace
 
+OF_DECODERS = ("decoder", "prompt", "negative_prompt", "steps", "guidance", "options")
+"""Fields of a `Request` that a text, which nothing decodes, has no use for."""
 BRIDGES = ("auto", "embedding", "text", "picture")
 
 
@@ -40,6 +42,10 @@ class Request:
             raise OptionError(f"output {self.kind!r}: known are {', '.join(KINDS)}, or a file name")
         if self.bridge not in BRIDGES:
             raise OptionError(f"bridge {self.bridge!r}: known are {', '.join(BRIDGES)}")
+        twice = [name for name in ("steps", "guidance") if name in self.options]
+        if twice:
+            own = twice[0]
+            raise OptionError(f"output {self.kind}: {own} is none of the pipeline's own options; give Request({own}=...)")
         if self.path is not None:
             check_path(self.path, self.kind)
 
@@ -102,8 +108,10 @@ class Planner:
             SpaceError: embeddings of another space.
         """
         if request.kind == "text":
-            if request.decoder or request.bridge not in ("auto", "text"):
-                raise OptionError("a text has no decoder: it comes from the describer or the bank")
+            foreign = [name for name in OF_DECODERS if getattr(request, name)]
+            foreign += [] if request.bridge in ("auto", "text") else ["bridge"]
+            if foreign:
+                raise OptionError(f"a text has no {', '.join(foreign)}: it comes from the describer or the bank")
             self._need_words(mixture, "text")
             return Plan(request, "text")
         problems: list[Exception] = []

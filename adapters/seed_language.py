@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlens.adapters.chat_host import evaluating
+from vitlens.adapters.generation import device_of, pad_id
+from vitlens.adapters.running import evaluating, in_background, memory
 from vitlens.adapters.seed_chat import Generation, Part, harmless
 from vitlens.adapters.seed_grammar import TOKENS, ImageGrammar, ImageVocabulary
-from vitlens.adapters.seed_senses import memory
 from vitlens.errors import HostError
 
 
@@ -29,14 +28,12 @@ class SeedLanguage:
     def __init__(self, model: Any, tokenizer: Any, vocabulary: ImageVocabulary) -> None:
         check_table(model, tokenizer)
         self.model, self.tokenizer, self.vocabulary = model, tokenizer, vocabulary
-        self.pad = _pad_id(tokenizer)
+        self.pad = pad_id(tokenizer)  # SEED-LLaMA pads with the unknown token
 
     @property
     def device(self) -> torch.device:
         """Where the model takes its tokens; of an offloaded table, where it is brought to."""
-        table = self.model.get_input_embeddings()
-        hook = getattr(table, "_hf_hook", None)
-        return torch.device(hook.execution_device) if table.weight.is_meta and hook is not None else table.weight.device
+        return device_of(self.model.get_input_embeddings())
 
     def ids(self, prompt: str) -> list[int]:
         """Ids of a prompt as SEED-LLaMA's own tokenizer made them: whitespace beside an image is nothing, a text begins a word.
@@ -118,30 +115,11 @@ class SeedLanguage:
         from transformers import StoppingCriteriaList
 
         tokens = _Tokens()
-        gone, failures, done = threading.Event(), [], []
 
-        def left(ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            return torch.full((len(ids),), gone.is_set(), dtype=torch.bool, device=ids.device)
+        def generate(left: Any) -> list[int]:
+            return self.generate([row], settings, streamer=tokens, stopping_criteria=StoppingCriteriaList([left]))[0]
 
-        def work() -> None:
-            try:
-                stop = StoppingCriteriaList([left])
-                done.extend(self.generate([row], settings, streamer=tokens, stopping_criteria=stop)[0])
-            except Exception as error:  # raised again where the pieces are taken
-                failures.append(error)
-            finally:
-                tokens.end()
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            yield from self._spoken(tokens, begun=settings.force_image)
-        finally:
-            gone.set()
-            thread.join()
-        if failures:
-            raise failures[0]
-        return done
+        return (yield from in_background(generate, self._spoken(tokens, begun=settings.force_image), end=tokens.end))
 
     def _spoken(self, tokens: Iterable[int], *, begun: bool) -> Iterator[str | Tensor]:
         """Ids one by one -> pieces of text and whole images."""
@@ -206,11 +184,3 @@ def check_table(model: Any, tokenizer: Any) -> None:
                 f"the tokenizer has {needed} tokens, the {name} of {type(model).__name__} {rows} rows: use the tokenizer that "
                 "came with this model, or enlarge the table (add_image_tokens(tokenizer, model)) and train it"
             )
-
-
-def _pad_id(tokenizer: Any) -> int:
-    """SEED-LLaMA pads with the unknown token; the attention mask hides it."""
-    for name in ("pad_token_id", "unk_token_id", "eos_token_id"):
-        if getattr(tokenizer, name, None) is not None:
-            return int(getattr(tokenizer, name))
-    raise HostError("the tokenizer has neither a pad nor an unk nor an eos token: it cannot fill short rows or end an answer")

@@ -16,24 +16,24 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vitlens.adapters.host_files import HostFiles, find_host, load_host
+from vitlens.adapters.running import memory
 from vitlens.adapters.seed_chat import Generation, History, Part, Reply, Template, Turn, checked_text, template_named
 from vitlens.adapters.seed_grammar import ImageVocabulary
 from vitlens.adapters.seed_language import SeedLanguage
 from vitlens.adapters.seed_pixels import UnclipPixels
 from vitlens.adapters.seed_quantizer import Fuse, SeedQuantizer
-from vitlens.adapters.seed_senses import Senses, Thing, memory
+from vitlens.adapters.seed_senses import Senses, Thing
 from vitlens.adapters.splice import LensStream
 from vitlens.errors import HostError, InputError, MissingDependencyError, OptionError
 from vitlens.model import ViTLens
 from vitlens.sources import name_of
-from vitlens.zoo import chosen_device, hub_reachable
+from vitlens.zoo import chosen_device
 
 Message = str | Thing | Sequence[str | Thing]
 """A text, a sensed thing, or several of both in the order they are said."""
@@ -269,15 +269,10 @@ def _tokenizer(model: HostFiles, name: str | None) -> Any:
         ModelError: no tokenizer there.
         MissingDependencyError: one in SentencePiece's form, and sentencepiece is not installed.
     """
-    from huggingface_hub import constants
     from transformers import AutoTokenizer, LlamaTokenizer
     from transformers.utils import cached_file
 
-    files = model
-    if name is not None:
-        folder = Path(name).expanduser()
-        local = folder.is_dir() or constants.HF_HUB_OFFLINE or not hub_reachable()
-        files = HostFiles(str(folder) if folder.is_dir() else name, "llama", local)
+    files = model if name is None else HostFiles.at(name, "llama")
     missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = [cached_file(files.name, file, **files.where, **missing_is_none) for file in ("tokenizer.json", "tokenizer.model")]
     if found[0] is not None or found[1] is None:

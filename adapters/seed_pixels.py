@@ -7,11 +7,11 @@ from typing import Any
 
 import PIL.Image
 import torch
-from packaging.version import Version
 from torch import Tensor
 
-from vitlens.adapters.seed_senses import memory
-from vitlens.errors import HostError, MissingDependencyError, ModelError, OptionError
+from vitlens.adapters.host_files import dtype_argument, import_diffusers, reading
+from vitlens.adapters.running import memory
+from vitlens.errors import HostError, OptionError
 from vitlens.zoo import chosen_device
 
 
@@ -53,19 +53,13 @@ class UnclipPixels:
             ModelError: files that cannot be had or read.
             HostError: as the constructor; not enough memory; `offload` without an accelerator.
         """
-        try:
-            import diffusers
-        except ImportError as error:
-            raise MissingDependencyError("pictures need diffusers: pip install 'vitlens[mllm]'") from error
+        diffusers = import_diffusers("pictures")
         device = chosen_device()
         if offload and device.type == "cpu":
             raise HostError("pixels: offloading moves parts between CPU and an accelerator, and there is none here")
         kind = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-        argument = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"  # the old name goes with 1.0
-        try:
-            pipeline = diffusers.StableUnCLIPImg2ImgPipeline.from_pretrained(name, **{argument: kind})
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{name}: no Stable unCLIP pipeline can be loaded ({' '.join(str(error).split())[:300]})") from error
+        with reading(f"{name}: a Stable unCLIP pipeline", "give the Hub name or the folder of one"):
+            pipeline = diffusers.StableUnCLIPImg2ImgPipeline.from_pretrained(name, **dtype_argument(kind))
         made = cls(pipeline, width=width, **options)
         with memory(name, "offload it (pixels_offload=True)"):
             if offload:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -25,12 +24,12 @@ from vitlens.adapters.seed_weights import heads_of, sizes_of, with_vit, without
 from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.checkpoint import fill_model, read_state_dict
 from vitlens.embed import PatchEmbed
-from vitlens.errors import HostError, InputError, ModelError, OptionError
+from vitlens.errors import HostError, InputError, OptionError
 from vitlens.modalities.image import Image
 from vitlens.sources import name_of
 from vitlens.spec import EmbeddingSpace
 from vitlens.vit import FrozenViT
-from vitlens.zoo import hub_reachable
+from vitlens.zoo import hub_file
 
 Head = Literal["image_down", "reverse_qformer"]
 Fuse = Literal["qformer", "vit"]
@@ -211,7 +210,7 @@ class SeedQuantizer(nn.Module):
 
     def tower(self, *, positions: Literal["strict", "interpolate"] = "strict") -> HostTower:
         """The place where lenses are spliced in."""
-        return HostTower(self.vit, name="the SEED tokenizer", positions=positions)
+        return HostTower(lambda: self, as_vit=SeedQuantizer.vit, name="the SEED tokenizer", positions=positions)
 
     def preprocess(self, items: Iterable[Any], read_options: Mapping[str, Any] | None = None) -> Tensor:
         """Pictures -> [b, 3, s, s]: resized to the square whatever their shape (bicubic), normalised with CLIP's mean and std.
@@ -286,7 +285,6 @@ class SeedQuantizer(nn.Module):
         if len(set(sizes.values())) != 1:
             raise HostError(f"the SEED tokenizer: streams with as many items as each other are needed, found {sizes or 'none'}")
         tower = self.tower(positions=positions)
-        tokens = {name: replace(t, x=t.x.to(self.device)) for name, t in tokens.items()}
         if fuse == "vit":
             return self.encode_hidden(tower.hidden_together(list(tokens.values())))
         return self.encode_hidden(torch.cat([tower.hidden(t) for t in tokens.values()], dim=1))
@@ -327,17 +325,5 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     name = os.fspath(source)
     if path.suffix or name.count("/") != 1 or path.exists():
         return path
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(name, FILE, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
-        pass
     advice = f"download {FILE} of the Hub repository {name} where there is network, and give the file"
-    if constants.HF_HUB_OFFLINE or not hub_reachable():
-        raise ModelError(f"{name} is neither a file nor a folder here, and the Hub cannot be asked: {advice}")
-    try:
-        return Path(hf_hub_download(name, FILE))
-    except Exception as error:  # unknown, gated, cut off ...: the library has many ways to say so
-        raise ModelError(f"{advice}; the download failed ({' '.join(str(error).split())[:300]})") from error
+    return hub_file(name, FILE, f"{name} is neither a file nor a folder here: {advice}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from vitlens.adapters.running import evaluating, memory
 from vitlens.adapters.seed_quantizer import Fuse, SeedQuantizer
 from vitlens.adapters.splice import LensStream, LensTokens, lens_streams
-from vitlens.errors import HostError, InputError, ModalityError, OptionError
+from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.sources import is_array, name_of
@@ -55,7 +55,6 @@ class Senses:
         self.lenses = lens_streams(lenses or {})
         for stream in self.lenses.values():
             self.tower.check(stream, allow_other_vit=allow_other_vit)
-            stream.eval()
         self._video = get_modality("video", frames=video_frames)
 
     @property
@@ -100,9 +99,12 @@ class Senses:
         return thing
 
     def _ready(self, codes: Any) -> Tensor:
-        rows = torch.atleast_2d(torch.as_tensor(codes)) if is_array(codes) or isinstance(codes, list | tuple) else None
-        if rows is None:
-            raise InputError(name_of(codes), "not codes", f"whole numbers [{self.quantizer.queries}]")
+        """Codes [32], [n, 32], or a list of them, such as a reply's."""
+        listed = codes if isinstance(codes, list | tuple) else [codes]
+        try:
+            rows = torch.cat([torch.atleast_2d(torch.as_tensor(row)).cpu() for row in _rows(listed)])
+        except (ValueError, TypeError, RuntimeError) as error:  # of torch: no numbers, or rows of several lengths
+            raise InputError(name_of(codes), "not codes", f"whole numbers [{self.quantizer.queries}]") from error
         return self.quantizer.checked(rows)
 
     def _fused(self, streams: Mapping[str, Any]) -> Tensor:
@@ -118,15 +120,10 @@ class Senses:
         if name == "image":
             return [self.tower.image_tokens(self.quantizer.preprocess([item]))]
         stream = self.lenses[name]
-        if next(stream.parameters()).device != self.quantizer.device:
-            stream.to(self.quantizer.device)
-        return stream(stream.read([item]))
+        with evaluating(stream):
+            return stream(stream.read([item]))
 
 
-@contextmanager
-def memory(what: str, advice: str) -> Iterator[None]:
-    """Turn a device's lack of memory into a HostError with advice."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise HostError(f"not enough memory for {what}: {advice} ({' '.join(str(error).split())[:200]})") from error
+def _rows(listed: Sequence[Any]) -> Sequence[Any]:
+    """A list of numbers is one row, a list of rows is several."""
+    return listed if listed and all(is_array(row) or isinstance(row, list | tuple) for row in listed) else [listed]

@@ -1,9 +1,9 @@
 """The splice: a lens's tokens put into the ViT of a host model, in the place of the patches of a picture.
 
-    stream = LensStream.from_model(vitlens.load("vitlens-L"), "depth")
-    tower = HostTower(lambda: from_huggingface(llava.model.vision_tower), name="LLaVA")
+    stream = LensStream.from_model(vitlens.load("my-lenses/depth-clip-l-336"), "depth")
+    tower = HostTower(lambda: llava.model.vision_tower, name="LLaVA")
     tower.check(stream)                                        # the same ViT?
-    [tokens] = stream(stream.read(["kitchen.png"]))
+    [tokens] = stream(stream.read(["kitchen.png"], {"scale": 0.001}))
     hidden = tower.hidden(tokens)                              # [1, 1 + m, D]
 
 A lens replaces the patch convolution. Where its recipe trained more of the ViT (class token, positions, the first blocks), the
@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.encoder import EncoderSpec, LensEncoder
-from vitlens.errors import HostError, ModalityError, OptionError
+from vitlens.errors import HostError, InputError, ModalityError, OptionError
 from vitlens.fingerprint import ViTFingerprint, fingerprint
 from vitlens.model import ViTLens
+from vitlens.sources import name_of
+from vitlens.towers import from_huggingface
 from vitlens.vit import FreezePlan, FrozenViT
 
 Positions = Literal["strict", "interpolate"]
@@ -94,8 +96,14 @@ class LensStream(nn.Module):
         Raises:
             InputError: an item that cannot be read, or one whose number of views is not that of the others.
         """
-        device = next(self.parameters()).device
-        return read_batch(self.modality, items, options).to(device)
+        found: list[Tensor] = []
+        for item in items:
+            x = self.modality.transform(self.modality.load(item, **dict(options or {})))
+            if found and x.shape != found[0].shape:
+                becomes = f"becomes {list(x.shape)}, the first item of the batch {list(found[0].shape)}"
+                raise InputError(name_of(item), becomes, "items of one batch that become one shape")
+            found.append(x)
+        return torch.stack(found).to(next(self.parameters()).device)
 
     def forward(self, x: Tensor) -> list[LensTokens]:
         """A batch -> tokens for the host's ViT, of each view."""
@@ -112,14 +120,36 @@ class LensStream(nn.Module):
 
 
 class HostTower:
-    """A host's ViT. It is looked at anew in every use, so the host may be moved, cast or hooked at any time."""
+    """A host's ViT. It is looked at anew in every use, so the host may be moved, cast or hooked at any time.
 
-    def __init__(self, view: Callable[[], FrozenViT], *, name: str, positions: Positions = "strict") -> None:
+    `vision` gives the host's module: a vision tower of transformers, a FrozenViT, or whatever `as_vit` makes one of. What of it
+    trains is its owner's affair and left as it is.
+    """
+
+    def __init__(
+        self,
+        vision: Callable[[], nn.Module],
+        *,
+        name: str,
+        positions: Positions = "strict",
+        as_vit: Callable[[Any], FrozenViT] | None = None,
+    ) -> None:
         if positions not in get_args(Positions):
             raise OptionError(f"positions must be one of {', '.join(get_args(Positions))}, found {positions!r}")
-        self.view = view
+        self.vision, self.as_vit = vision, as_vit or from_huggingface
         self.name = name
         self.positions = positions
+
+    def view(self) -> FrozenViT:
+        """The ViT as it is now, sharing all tensors with the host."""
+        module = self.vision()
+        if isinstance(module, FrozenViT):
+            return module
+        trains = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        vit = self.as_vit(module)  # a FrozenViT is frozen at birth
+        for parameter in trains:
+            parameter.requires_grad_(True)
+        return vit
 
     def check(self, stream: LensStream, *, allow_other_vit: bool = False) -> None:
         """Refuse a lens that was trained against another ViT; `allow_other_vit` lets one of the same width pass.
@@ -161,7 +191,7 @@ class HostTower:
         """
         vit = self.view()
         blocks = len(vit.blocks) if blocks is None else blocks
-        x = tokens.x.to(_dtype(vit))
+        x = tokens.x.to(*_place(vit))
         if tokens.block is None:
             self._check_count(vit, x)
             return _run(vit, vit.prepare(x), 0, blocks)
@@ -180,8 +210,8 @@ class HostTower:
             if one.block is not None:
                 raise HostError(f'{one.own}: it cannot share one pass with other streams; fuse before "qformer" or "llm"')
             self._check_count(vit, one.x)
-        dtype = _dtype(vit)
-        prepared = [vit.prepare(one.x.to(dtype)) for one in tokens]
+        place = _place(vit)
+        prepared = [vit.prepare(one.x.to(*place)) for one in tokens]
         x = torch.cat([prepared[0], *(one[:, vit.prefix :] for one in prepared[1:])], dim=1)
         return _run(vit, x, 0, len(vit.blocks) if blocks is None else blocks)
 
@@ -222,24 +252,6 @@ def _sensor(model: ViTLens, name: str) -> str:
     return sensors[0] if len(sensors) == 1 else name
 
 
-def read_batch(modality: Any, items: Sequence[Any], options: Mapping[str, Any] | None = None) -> Tensor:
-    """Items through a modality's reading and transform -> [b, ...].
-
-    Raises:
-        InputError: an item that cannot be read, or whose views are more or fewer than the first one's.
-    """
-    from vitlens.errors import InputError
-    from vitlens.sources import name_of
-
-    found: list[Tensor] = []
-    for item in items:
-        x = modality.transform(modality.load(item, **dict(options or {})))
-        if found and x.shape != found[0].shape:
-            raise InputError(name_of(item), f"becomes {list(x.shape)}, others in the batch {list(found[0].shape)}", "one length")
-        found.append(x)
-    return torch.stack(found)
-
-
 def _first_blocks(vit: FrozenViT, count: int) -> FrozenViT:
     """A view of a ViT with its first blocks only; nothing else of it is kept alive."""
     view = copy.copy(vit)
@@ -270,10 +282,10 @@ def _renumbered(found: ViTFingerprint, skipped: int) -> ViTFingerprint:
     return ViTFingerprint(parts | {f"blocks.{n - skipped}": value for n, value in blocks.items() if n >= skipped})
 
 
-def _dtype(vit: FrozenViT) -> torch.dtype:
-    """The dtype a host's ViT computes in; linear layers of 8 bits say nothing about it, norms do."""
-    norms = (p.dtype for n, p in vit.named_parameters() if "norm" in n or "ln_" in n)
-    return next(norms, torch.float32)
+def _place(vit: FrozenViT) -> tuple[torch.device, torch.dtype]:
+    """Where a host's ViT computes, and in which dtype; linear layers of 8 bits say nothing about that, norms do."""
+    norms = [p for n, p in vit.named_parameters() if "norm" in n or "ln_" in n]
+    return (norms[0].device, norms[0].dtype) if norms else (next(vit.parameters()).device, torch.float32)
 
 
 def _in_words(trains: FreezePlan, skipped: int) -> str:

@@ -216,8 +216,24 @@ def test_a_prompt_goes_beside_the_embedding_where_there_is_a_text_encoder() -> N
     with pytest.raises(OptionError, match="takes no text, found prompt 'in oil'"):
         blind.generate({"audio": thing()["audio"]}, [Request("image", prompt="in oil")])
     tiny_unclip = Decoder(tiny.tiny_card("unclip-h", space=model().space), tiny.unclip(model().space.dim, text=False))
-    with pytest.raises(OptionError, match="no text encoder"):
-        AnyToAny(model(), decoders=[tiny_unclip]).generate({"text": "a mug"}, [Request("image", prompt="in oil")])
+    for said in ({"prompt": "in oil"}, {"negative_prompt": "blur"}):
+        with pytest.raises(OptionError, match="no text encoder"):
+            AnyToAny(model(), decoders=[tiny_unclip]).generate({"text": "a mug"}, [Request("image", **said)])
+
+
+def test_words_that_would_be_lost_are_refused_before_anything_runs() -> None:
+    shap_e = Decoder(replace(decoder_card("shap-e"), defaults={}), tiny.shap_e())
+    imagine = AnyToAny(model(), decoders=[shap_e], describer=describer)
+    with pytest.raises(OptionError, match="shap-e takes no negative prompt, found 'blur'"):
+        imagine.generate({"text": "a mug"}, [Request("3d", negative_prompt="blur")])
+    for lost in ({"prompt": "in oil"}, {"steps": 3}, {"bridge": "picture"}, {"decoder": "shap-e"}):
+        with pytest.raises(OptionError, match=f"a text has no {next(iter(lost))}"):
+            imagine.generate({"text": "a mug"}, [Request("text", **lost)])  # type: ignore[arg-type]
+
+
+def test_a_pipeline_without_a_bar_shows_none() -> None:
+    (made,) = AnyToAny(model(), decoders=[ours()]).generate({"text": "a mug"}, ["image"], progress=True)
+    assert made.value.size == (8, 8)
 
 
 # ---- by text
@@ -237,6 +253,20 @@ def test_inputs_are_described_for_decoders_that_take_texts() -> None:
     assert sound.prompt == f"{shape.prompt}, far away" and sound.embedding is None
     (words,) = imagine.generate(inputs, ["text"])
     assert words.value == "the image number 0, the image number 1, a storm" and words.decoder is None
+
+
+def test_the_describer_reads_as_the_model_does() -> None:
+    heard: list[Any] = []
+
+    def listener(inputs: Mapping[str, Sequence[Any]]) -> list[str]:
+        heard.extend(inputs["depth"])
+        return ["a room"] * len(inputs["depth"])
+
+    imagine = AnyToAny(model(), describer=listener)
+    imagine.generate(
+        {"depth": ["a.png", {"source": "b.png", "scale": 1.0}]}, ["text"], read_options={"depth": {"scale": 0.001, "focal": 500}}
+    )
+    assert heard == [{"source": "a.png", "scale": 0.001, "focal": 500}, {"source": "b.png", "scale": 1.0, "focal": 500}]
 
 
 def test_the_nearest_texts_of_a_bank_are_those_of_brute_force() -> None:
@@ -405,6 +435,11 @@ def test_an_unreadable_input_is_named_before_the_first_runs() -> None:
     for second in ("image", "video"):
         with pytest.raises(InputError, match=r"missing\.png: no such file"):
             imagine.generate({"image": "missing.png"}, ["3d", second])
+
+
+def test_a_requests_own_fields_are_no_options_of_the_pipeline() -> None:
+    with pytest.raises(OptionError, match=r"steps is none of the pipeline's own options; give Request\(steps=\.\.\.\)"):
+        Request("image", options={"steps": 3})
 
 
 def test_inputs_are_described_once_for_all_outputs() -> None:

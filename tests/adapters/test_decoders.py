@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -214,6 +215,16 @@ def test_the_length_of_embeddings_is_known_measured_or_given() -> None:
     assert Decoder(tiny.tiny_card("unclip-h", norm=3.0), pipeline("unclip"), norm=4.0).norm == 4.0
     with pytest.raises(OptionError, match="norm must be"):
         Decoder(tiny.tiny_card("unclip-h"), pipeline("unclip"), norm=0.0)
+
+
+def test_the_length_is_measured_on_an_encoder_that_is_offloaded_layer_by_layer() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    encoder = unclip_decoder(fitted=False).pipeline.image_encoder
+    encoder = copy.deepcopy(encoder)
+    expected = ClipReference.from_huggingface(encoder).norm()
+    accelerate.cpu_offload(encoder, torch.device("cpu"))
+    assert encoder.device.type == "meta"
+    assert ClipReference.from_huggingface(encoder).norm() == pytest.approx(expected, rel=1e-5)
 
 
 def wrong_width() -> Decoder:

@@ -138,6 +138,28 @@ def queried(host: InstructBlipAdapter, seen: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def test_the_qformer_may_look_at_the_class_token_alone() -> None:
+    model, parts = tiny_hosts.instructblip()
+    lenses = {"depth": tiny_hosts.lens_model(model.vision_model)}
+    host = InstructBlipAdapter(model, lenses=lenses, look={"depth": "class_token"}, **parts)
+    pictures, maps = tiny_hosts.pictures(2), tiny_hosts.depths(2)
+    [depth] = host.lenses["depth"](host.lenses["depth"].read(maps))
+    image = host.tower.image_tokens(host._pixels(pictures)).x
+    expected = {
+        "qformer": queried(host, torch.cat([encoded(host, image), encoded(host, depth.x)[:, :1]], dim=1)),
+        "vit": queried(host, encoded(host, image, depth.x)[:, : 1 + image.shape[1]]),
+        "llm": torch.cat([queried(host, encoded(host, image)), queried(host, encoded(host, depth.x)[:, :1])], dim=1),
+    }
+    for fuse, soft in expected.items():
+        found = host.soft_tokens(ASK, {"image": pictures, "depth": maps}, fuse=fuse)  # type: ignore[arg-type]
+        assert torch.allclose(found, soft, atol=1e-5), fuse
+    with pytest.raises(OptionError, match="look: no stream 'smell'"):
+        InstructBlipAdapter(model, lenses=lenses, look={"smell": "all"}, **parts)
+    with pytest.raises(OptionError, match="all, class_token"):
+        InstructBlipAdapter(model, lenses=lenses, look="patches", **parts)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
 def test_lens_tokens_stand_where_the_patches_stand_in_every_fusion(host: InstructBlipAdapter) -> None:
     inputs = {"depth": tiny_hosts.depths(2), "point_cloud": tiny_hosts.clouds(2)}
     depth, cloud = (host.lenses[name](host.lenses[name].read(items))[0].x for name, items in inputs.items())
@@ -293,9 +315,9 @@ def test_what_goes_wrong_while_streaming_is_raised_where_the_text_is_read(
 
     monkeypatch.setattr(llama.model.language_model, "generate", fail)
     pieces = llama.stream(ASK, {"depth": tiny_hosts.depths(1)})
-    with pytest.raises(HostError, match=r"out of memory .* fewer samples .* load_in_8bit=True"):
+    with pytest.raises(HostError, match=r"out of memory; .* fewer samples .* load_in_8bit=True"):
         next(pieces)
-    with pytest.raises(HostError, match="out of memory on cpu"):
+    with pytest.raises(HostError, match="on cpu: out of memory"):
         llama.generate(ASK, {"depth": tiny_hosts.depths(2)})
 
 

@@ -334,6 +334,40 @@ def test_a_saved_host_is_loaded_with_all_its_parts(tmp_path: Path, host: LlavaAd
         LlavaAdapter.from_pretrained("llava-hf/llava-1.5-7b-hf")
 
 
+def test_files_that_cannot_be_read_are_said(tmp_path: Path, host: LlavaAdapter) -> None:
+    model, parts = tiny_hosts.llava()
+    for part in (model, *parts.values()):
+        part.save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match=r"LlavaForConditionalGeneration cannot be loaded .*; the folder must hold"):
+        LlavaAdapter.from_pretrained(tmp_path)
+    weights.write_bytes(whole)
+    config.write_text(config.read_text().replace('"intermediate_size": 64', '"intermediate_size": 48'))
+    with pytest.raises(ModelError, match="LlavaForConditionalGeneration cannot be loaded"):
+        LlavaAdapter.from_pretrained(tmp_path)
+
+
+def test_lack_of_memory_for_a_loss_is_said_too(host: LlavaAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(host.tower, "hidden", fail)
+    with pytest.raises(HostError, match=r"out of memory; give fewer samples .*20 GiB"):
+        host.loss("what?", {"image": tiny_hosts.pictures(1)}, "a chair")
+
+
+def test_without_defaults_answers_still_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, parts = tiny_hosts.llava()
+    host = LlavaAdapter(model, **parts)
+    host.defaults = {"num_beams": 2}
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(model, "generate", lambda **given: asked.update(given) or torch.zeros(1, 1, dtype=torch.long))
+    host.generate("what?", {"image": tiny_hosts.pictures(1)})
+    assert (asked["max_new_tokens"], asked["num_beams"]) == (256, 2)
+
+
 def test_eight_bits_are_for_the_language_model_alone(host: LlavaAdapter) -> None:
     from transformers.quantizers.quantizers_utils import should_convert_module
 

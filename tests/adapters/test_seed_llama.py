@@ -237,6 +237,27 @@ def test_streams_join_and_stand_alone(host: SeedLlamaAdapter, picture: np.ndarra
     )
 
 
+def test_codes_may_be_those_of_a_reply(host: SeedLlamaAdapter, picture: np.ndarray, cloud: np.ndarray) -> None:
+    one, other = (host.senses.codes(thing)[0] for thing in ({"image": picture}, {"point_cloud": cloud}))
+    for given, expected in (
+        ([one, other], [one, other]),
+        (torch.stack([one, other]), [one, other]),
+        (one.tolist(), [one]),
+        ([one.tolist(), other.tolist()], [one, other]),
+    ):
+        assert all(map(torch.equal, host.senses.codes({"codes": given}), expected))
+    for wrong in ([one, other[:5]], ["a"], [None], [[1, 2], [3]]):
+        with pytest.raises(InputError, match=r"not codes.*whole numbers \[32\]"):
+            host.senses.codes({"codes": wrong})
+
+
+def test_a_lens_is_left_in_the_mode_it_was(cloud: np.ndarray) -> None:
+    model = tiny_seed.lens().train()
+    made = adapter(lenses={"point_cloud": model})
+    made.senses.codes({"point_cloud": cloud})
+    assert all(module.training for module in model.modules())
+
+
 def test_too_few_latents_are_named() -> None:
     short = adapter(lenses={"point_cloud": tiny_seed.lens(latents=9)})
     cloud = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
@@ -440,7 +461,7 @@ def test_errors_in_a_stream_and_lack_of_memory_are_told(host: SeedLlamaAdapter, 
 
     monkeypatch.setattr(host.language.model, "generate", full)
     for ask in (host.chat, lambda message: list(host.stream(message))):
-        with pytest.raises(HostError, match=r"not enough memory for the language model: .*load_in_8bit=True.*20 GiB"):
+        with pytest.raises(HostError, match=r"the language model: out of memory; .*load_in_8bit=True.*20 GiB"):
             ask("what?")
 
 

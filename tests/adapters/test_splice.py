@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def host(model: ViTLens) -> object:
 
 @pytest.fixture
 def tower(host: object) -> HostTower:
-    return HostTower(lambda: from_huggingface(host), name="toy CLIP")  # type: ignore[arg-type]
+    return HostTower(lambda: host, name="toy CLIP")  # type: ignore[arg-type,return-value]
 
 
 def examples(model: ViTLens, sensor: str) -> list[object]:
@@ -62,6 +63,27 @@ def test_pictures_through_the_tower_are_the_hosts_own(model: ViTLens, tower: Hos
         own = host.vision_model(pixels, output_hidden_states=True)  # type: ignore[attr-defined]
         for blocks in (5, 6):
             assert torch.equal(tower.hidden(tower.image_tokens(pixels), blocks=blocks), own.hidden_states[blocks])
+
+
+def test_a_look_through_the_tower_leaves_it_to_the_host_what_trains(model: ViTLens, host: object) -> None:
+    tuned = copy.deepcopy(host).requires_grad_(True)  # type: ignore[attr-defined]
+    tuned.vision_model.embeddings.requires_grad_(False)
+    before = {name: parameter.requires_grad for name, parameter in tuned.named_parameters()}
+    tower = HostTower(lambda: tuned, name="tuned")
+    stream = LensStream.from_model(model, "point_cloud")
+    tower.check(stream)
+    [tokens] = stream(stream.read(examples(model, "point_cloud")))
+    tower.hidden(tokens).square().sum().backward()
+    assert {name: parameter.requires_grad for name, parameter in tuned.named_parameters()} == before
+    assert bool(tuned.vision_model.encoder.layers[3].mlp.fc1.weight.grad.any())
+
+
+def test_tokens_come_to_where_the_host_is(host: object) -> None:
+    elsewhere = copy.deepcopy(host).to("meta", torch.bfloat16)  # type: ignore[attr-defined]
+    tower = HostTower(lambda: elsewhere, name="elsewhere")
+    tokens = LensTokens(torch.randn(1, 64, 192))
+    for found in (tower.hidden(tokens), tower.hidden_together([tokens, tokens]), tower.hidden(LensTokens(tokens.x, block=2))):
+        assert (found.device.type, found.dtype) == ("meta", torch.bfloat16)
 
 
 def test_streams_share_one_pass(model: ViTLens, tower: HostTower) -> None:
@@ -92,7 +114,7 @@ def test_another_vit_is_refused_by_name_unless_asked_for(model: ViTLens) -> None
     other = blip_vision(model)
     with torch.no_grad():
         other.encoder.layers[4].mlp.fc1.weight.mul_(0).add_(torch.randn(768, 192) * 0.1)
-    tower = HostTower(lambda: from_huggingface(other), name="toy BLIP")
+    tower = HostTower(lambda: other, name="toy BLIP")
     stream = LensStream.from_model(model, "depth")
     with pytest.raises(HostError, match=r"depth of vitlens-toybox.*another ViT than that of toy BLIP: blocks.4 differ"):
         tower.check(stream)
@@ -180,3 +202,13 @@ def test_items_that_cannot_be_read_are_named(model: ViTLens) -> None:
     stream = LensStream.from_model(model, "depth")
     with pytest.raises(InputError, match=r"nowhere\.png"):
         stream.read(["nowhere.png"])
+
+
+def test_items_that_become_other_shapes_are_named(model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = LensStream.from_model(model, "audio")
+    sounds = examples(model, "audio")
+    shapes = iter([(3, 8, 8), (2, 8, 8)])
+    odd = SimpleNamespace(load=lambda item: item, transform=lambda sample: torch.zeros(next(shapes)))
+    monkeypatch.setattr(stream, "modality", odd)
+    with pytest.raises(InputError, match=r"becomes \[2, 8, 8\], the first item of the batch \[3, 8, 8\]"):
+        stream.read(sounds)

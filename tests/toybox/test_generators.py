@@ -99,7 +99,7 @@ def test_naming_right_means_naming_it_and_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> object:
-    return draw(tmp_path_factory.mktemp("drawn"), World(), "test", 28, ["image", "point_cloud", "depth", "tactile", "audio"])
+    return draw(tmp_path_factory.mktemp("drawn"), World(), "test", 28, list(SENSORS))
 
 
 def test_the_shipped_host_describes_what_it_never_saw(model: ViTLens, drawn: object) -> None:
