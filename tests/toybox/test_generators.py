@@ -117,7 +117,7 @@ def test_the_hosts_image_path_is_transformers_own(model: ViTLens, drawn: object)
     host = talking_host(model)
     items = drawn.column("image")[:4]  # type: ignore[attr-defined]
     question = QUESTIONS["everything"][0][0]
-    pictures = [np.asarray(item["source"]) for item in items]
+    pictures = [np.array(item["source"]) for item in items]
     pixels = host.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     read = host.qformer_tokenizer([question] * 4, return_tensors="pt")
     with torch.inference_mode():
