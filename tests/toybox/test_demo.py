@@ -37,7 +37,13 @@ def test_the_report_is_one_page_that_needs_nothing_else(made: demo.Demo, monkeyp
     page = made.report.read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:image/)', page)
     assert "http" not in re.sub(r"data:image[^\"]*", "", page)
-    assert page.count('<div class="object">') == 5
+    assert page.count('<div class="object">') == 3 * 5, "measured and answered, described, painted"
+    assert made.plugged is not None and list(made.plugged.said) == list(made.plugged.painted) == list(SENSORS)
+    assert "What a language model says that knows only pictures" in page
+    assert page.count('class="search mixture"') == len(made.plugged.mixtures) == 4
+    described = zip(made.plugged.shown, made.plugged.said["depth"], strict=True)
+    right = [made.things[i].shape in line for i, line in described]
+    assert sum(right) >= 4, "depth maps are described as well as pictures"
     assert "%" + "BODY%" not in page
     for thing in (made.things[i] for i in report.shown(made.things)):
         assert f"{thing.shape}, {thing.material}" in page

@@ -81,7 +81,7 @@ def chat_command(
     Several files of one sensor are answered one by one (SEED-LLaMA sees them together); files of several sensors are seen
     together, in the order given. `--model vitlens-toybox` works at once, on the files of `vitlens demo`.
 
-    vitlens chat -m vitlens-toybox --depth demo/test/depth/test-000000.npz "what is this?"
+    vitlens chat -m vitlens-toybox --point-cloud demo/test/point_cloud/test-000000.ply "what is this?"
 
     vitlens chat -m Salesforce/instructblip-vicuna-7b --lens point_cloud=LENS --point-cloud a.ply --image b.jpg "What is this?"
     """

@@ -77,7 +77,7 @@ def imagine_command(
 
     vitlens imagine --audio waves.wav --out beach.png
 
-    vitlens imagine -m vitlens-toybox --depth a.npz --audio b.wav -w depth=2 -o mixture.png
+    vitlens imagine -m vitlens-toybox --point-cloud a.ply --audio b.wav -w point_cloud=2 -o mixture.png
     """
     from vitlens import console
 
