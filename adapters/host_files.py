@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +138,7 @@ def load_host(
     `dtype` None is bfloat16 on CUDA and float32 elsewhere. With `load_in_8bit` all but the modules in `plain` is quantised.
 
     Raises:
-        ModelError: weights that cannot be had or read.
+        ModelError: weights that cannot be had or read, or that lack parameters of the model.
         HostError: not enough memory.
         MissingDependencyError: `load_in_8bit` without bitsandbytes, `device_map` without accelerate.
     """
@@ -153,8 +153,17 @@ def load_host(
         options["device_map"] = device_map
     advice = "load it with load_in_8bit=True, with device_map='auto' (parts on the CPU), or on the CPU with device_map='cpu'"
     with memory(f"{files.name} on {device}", advice):
-        model = files.load(cls, **options).eval()
-        return model if device_map is not None else model.to(device)
+        model, told = files.load(cls, output_loading_info=True, **options)
+        _check_complete(files.name, model, told["missing_keys"])
+        return model.eval() if device_map is not None else model.eval().to(device)
+
+
+def _check_complete(name: str, model: Any, missing: Iterable[str]) -> None:
+    """Raises ModelError for parameters that no file had: transformers would leave them random."""
+    lost = sorted(set(missing) & {key for key, _ in model.named_parameters()})
+    if lost:
+        some = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+        raise ModelError(f"{name}: its weights lack {some}, which would be random: is the download complete?")
 
 
 def _eight_bit(plain: tuple[str, ...]) -> Any:

@@ -527,6 +527,21 @@ def test_a_saved_host_is_loaded_with_all_its_parts(tmp_path: Path, llama: Instru
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_a_host_with_weights_missing_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import InstructBlipProcessor
+
+    model, parts = tiny_hosts.instructblip()
+    model.save_pretrained(tmp_path)
+    InstructBlipProcessor(**parts, num_query_tokens=tiny_hosts.QUERIES).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    lost = next(key for key in state if key.endswith("post_layernorm.weight"))
+    del state[lost]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack .*post_layernorm\.weight, which would be random"):
+        InstructBlipAdapter.from_pretrained(tmp_path, dtype=torch.float32, device_map="cpu")
+
+
 def test_eight_bits_are_for_the_language_model_alone(host: InstructBlipAdapter) -> None:
     from transformers.quantizers.quantizers_utils import should_convert_module
 
