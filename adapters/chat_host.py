@@ -85,8 +85,7 @@ class ChatHost(ABC):
         self.name = type(model).__name__
         self.tower = HostTower(vision, name=self.name, positions=positions)
         self.lenses: dict[str, LensStream] = lens_streams(lenses or {})
-        for stream in self.lenses.values():
-            self.tower.check(stream, allow_other_vit=allow_other_vit)
+        self.tower.check(*self.lenses.values(), allow_other_vit=allow_other_vit)
         self._pictures = {"image": get_modality("image"), "video": get_modality("video", frames=video_frames)}
         check_vocabulary(tokenizer, self._embedding, self.name)
         self._pad = pad_id(tokenizer)

@@ -53,8 +53,7 @@ class Senses:
         self.fuse = fuse
         self.tower = quantizer.tower(positions=positions)
         self.lenses = lens_streams(lenses or {})
-        for stream in self.lenses.values():
-            self.tower.check(stream, allow_other_vit=allow_other_vit)
+        self.tower.check(*self.lenses.values(), allow_other_vit=allow_other_vit)
         self._video = get_modality("video", frames=video_frames)
 
     @property

@@ -151,26 +151,30 @@ class HostTower:
             parameter.requires_grad_(True)
         return vit
 
-    def check(self, stream: LensStream, *, allow_other_vit: bool = False) -> None:
-        """Refuse a lens that was trained against another ViT; `allow_other_vit` lets one of the same width pass.
+    def check(self, *streams: LensStream, allow_other_vit: bool = False) -> None:
+        """Refuse lenses that were trained against another ViT; `allow_other_vit` lets those of the same width pass.
 
         Raises:
             HostError: another width, or weights that differ, part by part.
         """
         vit = self.view()
-        if stream.width != vit.width:
-            raise HostError(
-                f"{stream.name}: tokens of width {stream.width}, but the ViT of {self.name} has width {vit.width}; "
-                "take a lens that was trained against this ViT"
-            )
-        if allow_other_vit or stream.fingerprint is None:
-            return
-        mine = _renumbered(fingerprint(vit), stream.skipped)
+        mine: ViTFingerprint | None = None
+        for stream in streams:
+            if stream.width != vit.width:
+                raise HostError(
+                    f"{stream.name}: tokens of width {stream.width}, but the ViT of {self.name} has width {vit.width}; "
+                    "take a lens that was trained against this ViT"
+                )
+            if not allow_other_vit and stream.fingerprint is not None:
+                mine = mine or fingerprint(vit)
+                self._check_weights(stream, stream.fingerprint, _renumbered(mine, stream.skipped))
+
+    def _check_weights(self, stream: LensStream, theirs: ViTFingerprint, mine: ViTFingerprint) -> None:
         # A host may have dropped the last blocks, behind those that it takes its features from (LAVIS does).
         needed = [part for part in stream.frozen_parts if part in mine.parts or not part.startswith("blocks.")]
-        wrong = stream.fingerprint.differing(mine, needed)
+        wrong = theirs.differing(mine, needed)
         if wrong:
-            far = stream.fingerprint.distance(mine, wrong)
+            far = theirs.distance(mine, wrong)
             raise HostError(
                 f"{stream.name} was trained against another ViT than that of {self.name}: {_some(wrong)} differ "
                 f"(weights apart by up to {far:.2g}, rounding makes 0.002). Its tokens would mean nothing there; take a lens "
@@ -194,10 +198,10 @@ class HostTower:
         x = tokens.x.to(*_place(vit))
         if tokens.block is None:
             self._check_count(vit, x)
-            return _run(vit, vit.prepare(x), 0, blocks)
+            return vit.run_blocks(vit.prepare(x), 0, blocks)
         if tokens.block > blocks:
             raise HostError(f"{tokens.own}, but {self.name} takes its features behind block {blocks}")
-        return _run(vit, x, tokens.block, blocks)
+        return vit.run_blocks(x, tokens.block, blocks)
 
     def hidden_together(self, tokens: Sequence[LensTokens], *, blocks: int | None = None) -> Tensor:
         """One pass over all streams: one class token, every stream with the full positions [b, prefix + sum of m, D].
@@ -213,7 +217,7 @@ class HostTower:
         place = _place(vit)
         prepared = [vit.prepare(one.x.to(*place)) for one in tokens]
         x = torch.cat([prepared[0], *(one[:, vit.prefix :] for one in prepared[1:])], dim=1)
-        return _run(vit, x, 0, len(vit.blocks) if blocks is None else blocks)
+        return vit.run_blocks(x, 0, blocks)
 
     def _check_count(self, vit: FrozenViT, tokens: Tensor) -> None:
         count, width = tokens.shape[1:]
@@ -261,16 +265,6 @@ def _first_blocks(vit: FrozenViT, count: int) -> FrozenViT:
     view._parameters = {**vit._parameters, "proj": None}
     view._patch = (None,)
     return view
-
-
-def _run(vit: FrozenViT, x: Tensor, start: int, stop: int) -> Tensor:
-    if start == 0 and stop == len(vit.blocks):
-        return vit.run_blocks(x)
-    part = copy.copy(vit)
-    part._modules = {**vit._modules, "blocks": nn.ModuleList(list(vit.blocks)[start:stop])}
-    if part.rope is not None and part.rope_per_block:
-        part._buffers = {**vit._buffers, "rope": part.rope[start:stop]}
-    return part.run_blocks(x)
 
 
 def _renumbered(found: ViTFingerprint, skipped: int) -> ViTFingerprint:

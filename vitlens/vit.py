@@ -188,10 +188,10 @@ class FrozenViT(nn.Module):
         expanded = [p.to(tokens.dtype).expand(tokens.shape[0], -1, -1) for p in prefix]
         return self.norm_pre(torch.cat([*expanded, tokens], dim=1))
 
-    def run_blocks(self, x: Tensor) -> Tensor:
-        """[b, prefix + m, D] through the transformer blocks."""
+    def run_blocks(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """[b, prefix + m, D] through the transformer blocks, or through those from `start` to before `stop`."""
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        for index, block in enumerate(self.blocks):
+        for index, block in list(enumerate(self.blocks))[start:stop]:
             extra = dict(self.block_arguments)
             if self.rope is not None:
                 extra["rope"] = self.rope[index] if self.rope_per_block else self.rope

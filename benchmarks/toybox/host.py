@@ -69,9 +69,7 @@ def answer(thing: ToyObject, topic: str) -> str:
 
 def tokenizers() -> tuple[Any, Any]:
     """The tokenizers of language model and Q-Former, made from the words of questions and answers."""
-    from transformers import PreTrainedTokenizerFast
-
-    _transformers()
+    PreTrainedTokenizerFast = _transformers().PreTrainedTokenizerFast
     words = sorted(_words())
     language = _word_tokenizer([*SPECIAL.values(), *words], unknown="<unk>", template="<s> $A")
     reading = _word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], unknown="[UNK]", template="[CLS] $A [SEP]")

@@ -10,23 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.benchmarks.evaluation_world import TEST, Captions, Merged, Shapes, Tags, variant, write_world
-from tests.train.tiny import tiny_clip
+from tests.benchmarks.evaluation_world import TEST, Captions, Merged, Shapes, Tags, variant
 from vitlens.benchmarks.datasets import Item
 from vitlens.benchmarks.evaluation import Settings, evaluate
 from vitlens.benchmarks.evaluation.probe import features, fit, parts_of, trained_on, training_splits
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
-
-
-@pytest.fixture(scope="module")
-def model() -> ViTLens:
-    return tiny_clip()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(tmp_path_factory.mktemp("world") / "tiny-shapes")
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.evaluation_world import TEMPLATES, TEST, Captions, Merged, Shapes, Tags, Twins, variant, write_world
+from tests.benchmarks.evaluation_world import TEMPLATES, TEST, Captions, Merged, Shapes, Tags, Twins, variant
 from tests.train.tiny import SHAPES, tiny_clip
 from vitlens.benchmarks.datasets import Dataset, Item
 from vitlens.benchmarks.evaluation import Result, Settings, evaluate, find, read_results, write_report
 from vitlens.benchmarks.evaluation.run import spread
 from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.model import ViTLens
-
-
-@pytest.fixture(scope="module")
-def model() -> ViTLens:
-    return tiny_clip()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(tmp_path_factory.mktemp("world") / "tiny-shapes")
 
 
 @pytest.fixture(scope="module")

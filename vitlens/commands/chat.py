@@ -126,13 +126,13 @@ def open_host(model: str, *, lenses: Mapping[str, str], **options: Any) -> Any:
     if model in SHIPPED:
         if lenses or options:
             raise OptionError(f"{model} brings its lenses; leave out {', '.join([*(f'--lens {n}' for n in lenses), *options])}")
-        return _found(SHIPPED[model])()
+        return found_at(SHIPPED[model])()
     from vitlens.adapters.host_files import host_type
 
     kind = host_type(model)
     if kind not in ADAPTERS:
         raise OptionError(f"{model} is a {kind} model; there are adapters for {', '.join(ADAPTERS)}")
-    return _found(ADAPTERS[kind]).from_pretrained(model, lenses=dict(lenses), **options)
+    return found_at(ADAPTERS[kind]).from_pretrained(model, lenses=dict(lenses), **options)
 
 
 def answer(host: Any, question: str, asked: Question, out: Path | None = None, *, history: Any = ()) -> list[str]:
@@ -267,7 +267,8 @@ def _values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
-def _found(target: str) -> Any:
+def found_at(target: str) -> Any:
+    """What "module:name" stands for."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
 

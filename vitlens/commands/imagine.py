@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from vitlens.adapters.decoder_cards import DecoderCard, decoder_cards
 from vitlens.adapters.outputs import check_path, kind_of
-from vitlens.commands.chat import open_host
+from vitlens.commands.chat import found_at, open_host
 from vitlens.commands.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.errors import InputError, OptionError
 
@@ -156,8 +155,7 @@ def _decoders(model: ViTLens, name: str, kinds: Sequence[str], named: Sequence[s
     if named:
         return list(named)
     if name in SHIPPED:
-        module, _, function = SHIPPED[name].partition(":")
-        return [getattr(import_module(module), function)(model)]
+        return [found_at(SHIPPED[name])(model)]
     found: list[str] = []
     for kind in dict.fromkeys(kind for kind in kinds if kind != "text"):
         own = [card.name for card in decoder_cards(kind) if card.space == model.space]
