@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlens.anchors import build_text_tower
 from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
 from vitlens.modality import Modality, get_modality, modality_class
 from vitlens.sources import name_of
 from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.text_tower import build_text_tower
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 
 CARD_MARK = "<!-- written by vitlens -->"

@@ -1,6 +1,6 @@
 """The Toybox: objects of our own making, seen, scanned, touched, struck and thought of; one dataset per sensor.
 
-Made on any machine by `vitlens.benchmarks.toybox.make.make_toybox`, so this is the one benchmark that needs no download.
+Made on any machine by `vitlens.benchmarks.toybox.sensors.make.make_toybox`, so this is the one benchmark that needs no download.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, some
-from vitlens.benchmarks.toybox.drawn import LABELS
-from vitlens.benchmarks.toybox.world import MATERIAL_NAMES, SHAPE_NAMES
+from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.benchmarks.toybox.world.objects import MATERIAL_NAMES, SHAPE_NAMES
 from vitlens.errors import InputError
-from vitlens.manifest import read_manifest
+from vitlens.store.manifest import read_manifest
 
 SPLITS = ("test", "unseen_pairs", "unseen_shapes")
 MADE = "a manifest that make_toybox writes"
@@ -79,7 +79,7 @@ def _card(sensor: str, label: str) -> DatasetCard:
         splits=dict.fromkeys(SPLITS),
         default_split="test",
         licence="Apache-2.0, as this package, which makes it",
-        source="made on your machine by vitlens.benchmarks.toybox.make.make_toybox",
+        source="made on your machine by vitlens.benchmarks.toybox.sensors.make.make_toybox",
         layout=f"""
 <root>/                          the folder given to make_toybox
   toybox.json                    seed and detail

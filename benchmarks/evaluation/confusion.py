@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlens.pictures import INK, save
+from vitlens.display.pictures import INK, save
 
 MOST_NAMES, MOST_NUMBERS = 60, 20
 """Classes whose names fit beside the picture, and whose shares fit into it."""

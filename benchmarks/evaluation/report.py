@@ -12,7 +12,7 @@ from vitlens.benchmarks.evaluation.confusion import most_confused
 from vitlens.benchmarks.evaluation.results import Result
 from vitlens.disk import atomic
 
-STYLES = (Path(__file__).parents[1] / "toybox" / "report.css", Path(__file__).with_name("report.css"))
+STYLES = (Path(__file__).parents[1] / "toybox" / "demo" / "report.css", Path(__file__).with_name("report.css"))
 MAIN = {"classification": ("top1", "top5"), "multi_label": ("mAP",)}
 SHOWN = 6
 """Best and worst classes, confused pairs and skipped items that are shown."""

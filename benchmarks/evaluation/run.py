@@ -17,7 +17,6 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from vitlens.anchor_cache import default_folder
 from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
 from vitlens.benchmarks.evaluation import probe
 from vitlens.benchmarks.evaluation.embeddings import Embedder, OnError, Progress
@@ -26,6 +25,7 @@ from vitlens.benchmarks.evaluation.results import Result, beside_published, vers
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work, evaluator
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
+from vitlens.store.cache import default_folder
 from vitlens.train.processes import from_main, world
 
 Task = Literal["zero-shot", "linear-probe", "few-shot"]

@@ -6,12 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from vitlens.anchor_cache import default_folder
 from vitlens.benchmarks.datasets import get_dataset
 from vitlens.benchmarks.evaluation.run import Found, Settings, find
-from vitlens.benchmarks.toybox.drawn import LABELS
-from vitlens.benchmarks.toybox.make import SETTINGS, make_toybox
+from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.benchmarks.toybox.sensors.make import SETTINGS, make_toybox
 from vitlens.errors import OptionError
+from vitlens.store.cache import default_folder
 from vitlens.train.processes import barrier, local_world
 
 OBJECTS = {"test": 280, "unseen_pairs": 140, "unseen_shapes": 100}

@@ -7,12 +7,12 @@ manifests = make_toybox("toybox", objects=2000, workers=2)  # as files that the 
 
 from __future__ import annotations
 
-from vitlens.benchmarks.toybox.make import make_toybox
-from vitlens.benchmarks.toybox.materials import MATERIALS
-from vitlens.benchmarks.toybox.sensors import SENSORS, Detail, as_items, observe
-from vitlens.benchmarks.toybox.shapes import SHAPES
-from vitlens.benchmarks.toybox.stage import Stage
-from vitlens.benchmarks.toybox.world import SPLITS, ToyObject, World
+from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail, as_items, observe
+from vitlens.benchmarks.toybox.sensors.make import make_toybox
+from vitlens.benchmarks.toybox.world.materials import MATERIALS
+from vitlens.benchmarks.toybox.world.objects import SPLITS, ToyObject, World
+from vitlens.benchmarks.toybox.world.shapes import SHAPES
+from vitlens.benchmarks.toybox.world.stage import Stage
 
 __all__ = [
     "MATERIALS",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import vitlens
 from vitlens.adapters.splice import HostTower, LensStream, LensTokens, lens_streams
-from vitlens.benchmarks.toybox.huggingface import blip_vision, clip_vision
+from vitlens.benchmarks.toybox.training.huggingface import blip_vision, clip_vision
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import HostError, InputError, ModalityError, OptionError
 from vitlens.lens import PerceiverConfig

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from vitlens.benchmarks.datasets import Item, get_dataset
-from vitlens.benchmarks.toybox.captions import shape_prompts
-from vitlens.benchmarks.toybox.make import make_toybox
-from vitlens.benchmarks.toybox.sensors import Detail
+from vitlens.benchmarks.toybox.sensors.catalogue import Detail
+from vitlens.benchmarks.toybox.sensors.make import make_toybox
+from vitlens.benchmarks.toybox.world.captions import shape_prompts
 from vitlens.errors import InputError
 from vitlens.modalities.eeg import EEG
 from vitlens.modality import Sample, get_modality

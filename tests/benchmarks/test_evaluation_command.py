@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 import vitlens.zoo
 from tests.benchmarks.evaluation_world import DATASETS, TEST, Captions, Shapes, variant, write_world
 from tests.train.tiny import tiny_clip
-from vitlens import cli
 from vitlens.benchmarks.datasets import dataset as registry
-from vitlens.benchmarks.evaluation.catalogue import datasets_command
-from vitlens.benchmarks.evaluation.command import eval_command, read_templates, short
+from vitlens.cli import app as cli
+from vitlens.cli.datasets import datasets_command
+from vitlens.cli.eval import eval_command, read_templates, short
 from vitlens.errors import InputError, OptionError
 
 app = typer.Typer(cls=cli.Commands)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import vitlens
-from vitlens.benchmarks.toybox.huggingface import blip_vision, clip_vision
+from vitlens.benchmarks.toybox.training.huggingface import blip_vision, clip_vision
 from vitlens.fingerprint import SAME, ViTFingerprint, canonical_block, fingerprint
 from vitlens.towers import build_vit, from_huggingface
 from vitlens.vit import FrozenViT, ViTSpec

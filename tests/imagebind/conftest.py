@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitlens.benchmarks.toybox.make import make_toybox
+from vitlens.benchmarks.toybox.sensors.make import make_toybox
 from vitlens.imagebind import alias, chosen, uninstall
 from vitlens.imagebind.models.imagebind_model import ImageBindModel, imagebind_huge
 from vitlens.modality import Sample, get_modality

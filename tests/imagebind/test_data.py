@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vitlens
-from vitlens.about import find_modality
+from vitlens.cli.about import find_modality
 from vitlens.errors import InputError, ModalityError, ModelError, OptionError
 from vitlens.imagebind import alias, data
 from vitlens.imagebind.models.imagebind_model import imagebind_huge

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from vitlens.benchmarks.toybox import World, clip
-from vitlens.benchmarks.toybox.captions import captions, shape_prompts
-from vitlens.benchmarks.toybox.drawn import draw
+from vitlens.benchmarks.toybox import World
+from vitlens.benchmarks.toybox.sensors.drawn import draw
+from vitlens.benchmarks.toybox.training import clip
+from vitlens.benchmarks.toybox.world.captions import captions, shape_prompts
 from vitlens.errors import OptionError
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens

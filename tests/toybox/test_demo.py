@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vitlens.benchmarks.toybox import SENSORS, demo, report
-from vitlens.benchmarks.toybox.command import app as toybox
-from vitlens.cli import app
+from vitlens.benchmarks.toybox import SENSORS
+from vitlens.benchmarks.toybox.demo import demo, report
+from vitlens.cli.app import app
+from vitlens.cli.toybox import app as toybox
 from vitlens.errors import OptionError
 
 

@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 
 import vitlens
-from vitlens.adapters.any_to_any import AnyToAny
-from vitlens.benchmarks.toybox import World, generators
-from vitlens.benchmarks.toybox.describe import ANSWERING, ask, describe_split, naming_right, talking_host
-from vitlens.benchmarks.toybox.drawn import draw
-from vitlens.benchmarks.toybox.generators import Generated, GeneratorsRecipe, train_generators
-from vitlens.benchmarks.toybox.host import QUESTIONS, HostRecipe, answer, tokenizers
-from vitlens.benchmarks.toybox.paint import mixed_with, paint, painting_decoder
-from vitlens.benchmarks.toybox.painter import PainterRecipe
-from vitlens.benchmarks.toybox.sensors import SENSORS
-from vitlens.benchmarks.toybox.steps import Pace
-from vitlens.benchmarks.toybox.tables import generator_tables
+from vitlens.adapters.generate.any_to_any import AnyToAny
+from vitlens.benchmarks.toybox import World
+from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host
+from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
+from vitlens.benchmarks.toybox.demo.tables import generator_tables
+from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
+from vitlens.benchmarks.toybox.sensors.drawn import draw
+from vitlens.benchmarks.toybox.training import generators
+from vitlens.benchmarks.toybox.training.generators import Generated, GeneratorsRecipe, train_generators
+from vitlens.benchmarks.toybox.training.host import QUESTIONS, HostRecipe, answer, tokenizers
+from vitlens.benchmarks.toybox.training.painter import PainterRecipe
+from vitlens.benchmarks.toybox.training.steps import Pace
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 

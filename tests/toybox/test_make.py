@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from vitlens.benchmarks.toybox import SENSORS, Detail, World, make_toybox, observe
-from vitlens.benchmarks.toybox.make import split_sizes
+from vitlens.benchmarks.toybox.sensors.make import split_sizes
+from vitlens.cli.inputs import gather, read_manifest
 from vitlens.errors import OptionError
-from vitlens.inputs import gather, read_manifest
 from vitlens.modality import modality_class
 
 

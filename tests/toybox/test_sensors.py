@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vitlens.benchmarks.toybox import MATERIALS, SENSORS, Detail, Stage, ToyObject, World, as_items, observe
-from vitlens.benchmarks.toybox.brain import features, watch
-from vitlens.benchmarks.toybox.picture import picture
-from vitlens.benchmarks.toybox.primitives import dot
-from vitlens.benchmarks.toybox.sound import RATE, decay_rates, strike
-from vitlens.benchmarks.toybox.stage import focal_length
-from vitlens.benchmarks.toybox.touch import touch
-from vitlens.benchmarks.toybox.views import depth, scan
+from vitlens.benchmarks.toybox.sensors.brain import features, watch
+from vitlens.benchmarks.toybox.sensors.picture import picture
+from vitlens.benchmarks.toybox.sensors.sound import RATE, decay_rates, strike
+from vitlens.benchmarks.toybox.sensors.touch import touch
+from vitlens.benchmarks.toybox.sensors.views import depth, scan
+from vitlens.benchmarks.toybox.world.primitives import dot
+from vitlens.benchmarks.toybox.world.stage import focal_length
 from vitlens.errors import OptionError
 from vitlens.modality import modality_class
 
@@ -182,7 +182,7 @@ def test_metal_rings_longer_than_wood_and_wood_longer_than_rubber() -> None:
 
 
 def test_larger_things_sound_lower() -> None:
-    from vitlens.benchmarks.toybox.sound import modes
+    from vitlens.benchmarks.toybox.sensors.sound import modes
 
     things = [t for t in WORLD.objects("train", 2000) if (t.shape, t.material) == ("vase", "metal")]
     lowest = {word: np.mean([modes(Stage(t))[0] for t in things if t.size_word == word]) for word in ("small", "large")}

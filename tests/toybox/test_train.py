@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import vitlens
-from vitlens.benchmarks.toybox import World, train
-from vitlens.benchmarks.toybox.clip import ClipRecipe
-from vitlens.benchmarks.toybox.drawn import draw
-from vitlens.benchmarks.toybox.evaluate import HELD_OUT, Results, evaluate, hit_rates
-from vitlens.benchmarks.toybox.lenses import ABLATIONS
-from vitlens.benchmarks.toybox.tables import ablation_table, sensor_tables, time_table
+from vitlens.benchmarks.toybox import World
+from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate, hit_rates
+from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
+from vitlens.benchmarks.toybox.sensors.drawn import draw
+from vitlens.benchmarks.toybox.training import train
+from vitlens.benchmarks.toybox.training.clip import ClipRecipe
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
 from vitlens.cards import TOYBOX
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitlens.benchmarks.toybox import MATERIALS, SHAPES, SPLITS, World
-from vitlens.benchmarks.toybox.captions import captions, material_prompts, shape_prompts
-from vitlens.benchmarks.toybox.shapes import build
-from vitlens.benchmarks.toybox.world import SIZES
+from vitlens.benchmarks.toybox.world.captions import captions, material_prompts, shape_prompts
+from vitlens.benchmarks.toybox.world.objects import SIZES
+from vitlens.benchmarks.toybox.world.shapes import build
 from vitlens.errors import OptionError
 
 LENS_SPLITS = ("train", "validation", "test", "unseen_pairs")

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from vitlens.cards import all_cards
 from vitlens.checkpoint import import_official
+from vitlens.cli.train import train_command
 from vitlens.errors import OptionError
-from vitlens.train import load_recipe, parameter_table, shipped_recipes, train_command
+from vitlens.train import load_recipe, parameter_table, shipped_recipes
 from vitlens.train.optimizer import build_optimizer, rate_at, warmup_of
 from vitlens.train.parameters import ParameterTable
 from vitlens.train.recipe import OptimizerOptions, Recipe, ScheduleOptions

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlens.anchors import TextTower
 from vitlens.embed import PatchEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder
 from vitlens.lens import IdentityLens
 from vitlens.model import ViTLens
 from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.text_tower import TextTower
 from vitlens.train.recipe import Recipe
 from vitlens.train.recipe_files import load_recipe
 from vitlens.vit import FreezePlan, FrozenViT, ViTSpec

@@ -44,7 +44,7 @@ class Target:
                 raise ModalityError(
                     f"model {self.name}, as it was made, has no modality {name!r}; it has {', '.join(self._modalities)}"
                 )
-            from vitlens.about import find_modality
+            from vitlens.cli.about import find_modality
 
             self._modalities[name] = find_modality(name, self.name)
         return self._modalities[name]

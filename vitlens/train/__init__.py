@@ -10,8 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitlens.train.command import cli_train as cli_train
-    from vitlens.train.command import train_command as train_command
     from vitlens.train.loop import NonFiniteLoss as NonFiniteLoss
     from vitlens.train.loop import Result as Result
     from vitlens.train.loop import Trainer as Trainer
@@ -25,11 +23,9 @@ _HOMES = {
     "Recipe": "recipe",
     "Result": "loop",
     "Trainer": "loop",
-    "cli_train": "command",
     "load_recipe": "recipe_files",
     "parameter_table": "parameters",
     "shipped_recipes": "recipe_files",
-    "train_command": "command",
 }
 __all__ = sorted(_HOMES)
 

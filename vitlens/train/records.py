@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from vitlens.cli.inputs import parse_read_options
 from vitlens.errors import InputError, OptionError
-from vitlens.inputs import parse_read_options
-from vitlens.manifest import MANIFEST_TYPES, read_manifest
 from vitlens.modality import Modality, Sample
 from vitlens.sources import is_path, name_of, suffix_of
+from vitlens.store.manifest import MANIFEST_TYPES, read_manifest
 from vitlens.train.shards import SHARDS, Member, ShardRows
 from vitlens.zeroshot import fill_templates
 

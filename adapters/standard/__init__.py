@@ -1,0 +1,1 @@
+"""Our models in the field's standard tools: sentence-transformers and MTEB."""

@@ -1,0 +1,1 @@
+"""What the Toybox's models make of held-out objects: measurements, tables, the demo's page."""

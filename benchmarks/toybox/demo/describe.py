@@ -1,0 +1,118 @@
+"""The proof that plugging in works: the Toybox's host, which only ever saw pictures, asked about what other sensors measured.
+
+    host = talking_host(vitlens.load("vitlens-toybox"))
+    host.generate("what is it made of?", {"audio": "blow.wav"})
+
+Nothing of the host was trained for it: each lens stands in the place of the host's patch convolution.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from vitlens.adapters.chat.instructblip import InstructBlipAdapter, Look
+from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn
+from vitlens.benchmarks.toybox.training.clip import PICTURE
+from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host
+from vitlens.benchmarks.toybox.world.materials import MATERIALS
+from vitlens.benchmarks.toybox.world.objects import ToyObject
+from vitlens.benchmarks.toybox.world.shapes import SHAPES
+from vitlens.cli.console import console
+from vitlens.model import ViTLens
+
+SHIPPED = Path(__file__).parents[1] / "weights" / "host"
+ANSWERING: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 16}
+"""The answers are a few words that may repeat: no beams, no penalty."""
+PAIRS = (("depth", "tactile"), ("point_cloud", "audio"), ("image", "audio"))
+"""Two senses of one object in one prompt; the host never saw two things at once."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """Share of the answers that name an object's shape or material right, and what a guess gets."""
+
+    sensors: str
+    """One sensor, or several with "+" between them."""
+    look: str
+    """Which of the ViT's tokens the Q-Former saw of the sensors with a lens: "class_token" or "all"; of pictures always all."""
+    label: str
+    split: str
+    items: int
+    right: float
+    chance: float
+
+
+def talking_host(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED, *, look: Look = "class_token") -> InstructBlipAdapter:
+    """The tiny InstructBLIP with all lenses of the Toybox model plugged in; `look` is what it sees of their streams."""
+    host, speaker, reader = load_host(folder, model)
+    lenses = {name: model for name in LABELS if name != "image" and model.supports(name)}
+    return InstructBlipAdapter(
+        host,
+        tokenizer=speaker,
+        qformer_tokenizer=reader,
+        image_processor=image_processor(model),
+        lenses=lenses,
+        look=dict.fromkeys(lenses, look),
+    )
+
+
+def shipped_host() -> InstructBlipAdapter:
+    """The shipped host with the shipped lenses: `vitlens chat --model vitlens-toybox`."""
+    from vitlens.zoo import load
+
+    host = talking_host(load("vitlens-toybox"))
+    host.defaults = {**host.defaults, **ANSWERING}
+    return host
+
+
+def image_processor(model: ViTLens) -> Any:
+    """The image preprocessing of the Toybox's CLIP as transformers' image processor."""
+    from transformers import CLIPImageProcessor
+
+    options = model.modality("image").options()
+    return CLIPImageProcessor(
+        size={"height": PICTURE, "width": PICTURE},
+        do_center_crop=False,
+        image_mean=list(options["mean"]),
+        image_std=list(options["std"]),
+    )
+
+
+def ask(host: InstructBlipAdapter, question: str, inputs: Mapping[str, Sequence[Any]], *, batch: int = 70) -> list[str]:
+    """The host's answer for each row of the streams' items."""
+    count = len(next(iter(inputs.values())))
+    answers: list[str] = []
+    for start in track(range(0, count, batch), description=f"asking about {' + '.join(inputs)}", console=console(error=True)):
+        part = {name: list(items[start : start + batch]) for name, items in inputs.items()}
+        answers += host.generate([question] * len(next(iter(part.values()))), part, **ANSWERING)
+    return answers
+
+
+def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str, *, look: Look) -> list[Described]:
+    """Ask about every sensor's measurements of a split, one sensor at a time and in `PAIRS`; `look` is the host's."""
+    names = ["image", *host.lenses] if look == "class_token" else list(host.lenses)
+    found = []
+    for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
+        labels = dict.fromkeys(LABELS[name] for name in senses)
+        answers = ask(host, QUESTIONS["everything"][0][0], {name: drawn.column(name) for name in senses})
+        for label in ("shape", "material") if "image" in senses else labels:
+            right = [naming_right(text, thing, label) for text, thing in zip(answers, drawn.things, strict=True)]
+            chance = 1 / len(SHAPES if label == "shape" else MATERIALS)
+            found.append(Described("+".join(senses), look, label, split, len(right), float(np.mean(right)), chance))
+    return found
+
+
+def naming_right(text: str, thing: ToyObject, label: str) -> bool:
+    """Whether a text names the object's shape (or material) and no other one."""
+    names = SHAPES if label == "shape" else [material.name for material in MATERIALS.values()]
+    wanted = thing.shape if label == "shape" else MATERIALS[thing.material].name
+    words = " ".join(re.findall(r"[a-z]+", text.lower()))
+    return [name for name in names if re.search(rf"\b{re.escape(name)}\b", words)] == [wanted]

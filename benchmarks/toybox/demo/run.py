@@ -1,0 +1,127 @@
+"""`vitlens demo`: held-out objects of the Toybox as files of every sensor, embedded, told apart, found by each other, shown.
+
+Nothing is downloaded: the model is the shipped `vitlens-toybox`, and no object of the demo was in its training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitlens.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitlens.benchmarks.toybox.demo.evaluate import Results
+    from vitlens.benchmarks.toybox.demo.plugged import Plugged
+    from vitlens.benchmarks.toybox.world.objects import Split, ToyObject
+
+MODEL = "vitlens-toybox"
+OBJECTS: dict[Split, int] = {"test": 28, "unseen_pairs": 12, "unseen_shapes": 10}
+"""Held-out objects of each split."""
+
+
+@dataclass
+class Demo:
+    """What the demo made and found: `files[i][modality]` and the embeddings' rows [n, E] belong to `things[i]`."""
+
+    folder: Path
+    things: list[ToyObject]
+    files: list[dict[str, Path]]
+    manifest: Path
+    embeddings: dict[str, Tensor]
+    results: Results
+    report: Path
+    plugged: Plugged | None = None
+    """What a language model said and a painter painted, where their libraries are installed."""
+
+
+def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) -> Demo:
+    """Write held-out objects' files to `folder`, embed them, and write `folder`/report.html.
+
+    Raises:
+        OptionError: `folder` is a file, or holds objects of another world.
+    """
+    import torch
+
+    import vitlens
+    from vitlens.benchmarks.toybox.demo.evaluate import Results, classify_split, retrieve
+    from vitlens.benchmarks.toybox.demo.plugged import can_plug, plug
+    from vitlens.benchmarks.toybox.demo.report import shown, write_report
+    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
+    from vitlens.benchmarks.toybox.sensors.make import make_toybox
+    from vitlens.benchmarks.toybox.world.objects import World
+
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"{folder} is a file; name a folder for the demo")
+    world = World()
+    say(f"drawing {sum(OBJECTS.values())} held-out objects, each as {len(SENSORS)} sensors' files")
+    manifests = make_toybox(folder, objects={str(split): count for split, count in OBJECTS.items()}, world=world, progress=False)
+    things = [thing for split, count in OBJECTS.items() for thing in world.objects(split, count)]
+    files = [
+        {name: folder / thing.split / name / f"{thing.id}{sensor.ending}" for name, sensor in SENSORS.items()} for thing in things
+    ]
+    say(f"embedding the files with {MODEL}")
+    model = vitlens.load(MODEL)
+    items = {name: [_item(name, own[name]) for own in files] for name in SENSORS}
+    embeddings = dict(model.encode(items))
+    embeddings["text"] = model.encode({"text": [thing.caption for thing in things]})["text"]
+    results = Results()
+    for split in OBJECTS:
+        rows = torch.tensor([i for i, thing in enumerate(things) if thing.split == split])
+        own = {name: found[rows] for name, found in embeddings.items()}
+        results.accuracies += classify_split(model, own, [things[i] for i in rows], split, world)
+    results.retrievals = retrieve(embeddings, len(things))
+    demo = Demo(folder, things, files, manifests["test"], embeddings, results, folder / "report.html")
+    if can_plug():
+        say("plugging the lenses into a language model and a painter that know only pictures")
+        demo.plugged = plug(model, things, items, embeddings, shown(things))
+    else:
+        say("a language model and a painter would follow here: pip install 'vitlens[mllm]'")
+    say("writing the report")
+    write_report(demo, model, commands=next_commands(demo))
+    return demo
+
+
+def _item(name: str, path: Path) -> dict[str, object]:
+    """A file with what its sensor's files need to be told."""
+    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail
+
+    sensor = SENSORS[name]
+    return {"source": path, **sensor.options(Detail()), **(sensor.file_options or {})}
+
+
+def next_commands(demo: Demo) -> list[str]:
+    """Three commands to go on with."""
+    own = demo.files[0]
+    pictures = demo.folder / "test" / "image"
+    labels = ",".join(sorted({thing.shape for thing in demo.things[:6]}))
+    return [
+        f'vitlens classify {own["point_cloud"]} --labels "{labels}" --model {MODEL}',
+        f"vitlens similarity {own['audio']} --with {pictures}/*.png --model {MODEL}",
+        "vitlens toybox eval    # the whole table",
+    ]
+
+
+def demo_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Sensors that the frozen ViT never saw, understood in CLIP space: no download, under a minute."""
+    from vitlens.benchmarks.toybox.demo.tables import print_tables, sensor_tables
+    from vitlens.cli import console
+
+    demo = run_demo(output, say=console.remark)
+    if as_json:
+        print(json.dumps({"report": str(demo.report), "manifest": str(demo.manifest), **demo.results.to_dict()}, indent=1))
+        return
+    print_tables(sensor_tables(demo.results))
+    console.say(f"\n{demo.report} shows it. Next:\n")
+    for command in next_commands(demo):
+        console.say(f"  {command}")

@@ -1,0 +1,147 @@
+"""The Toybox's results as tables: on the terminal, in Markdown for the model card, and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vitlens.benchmarks.toybox.demo.evaluate import Results
+from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+
+if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.demo.describe import Described
+    from vitlens.benchmarks.toybox.demo.paint import Painted
+    from vitlens.benchmarks.toybox.training.generators import Generated
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a head."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table as Markdown, without its title."""
+        lines = ["| " + " | ".join(self.head) + " |", "|" + "---|" * len(self.head)]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+
+def sensor_tables(results: Results) -> list[Table]:
+    """The tables of one model: what each sensor tells, and which sensor finds which."""
+    return [accuracy_table(results), *([retrieval_table(results)] if results.retrievals else [])]
+
+
+def accuracy_table(results: Results) -> Table:
+    """Top-1 / top-5 of every sensor on the three splits."""
+    head = ("sensor", "asked for", "seen shapes", "unseen pairs", "never-seen shapes", "told apart from each other", "chance")
+    rows = []
+    for sensor, label in dict.fromkeys((a.sensor, a.label) for a in results.accuracies):
+        cells = [_cell(results, sensor, split, label) for split in ("test", "unseen_pairs", "unseen_shapes")]
+        own = _own(results, sensor, label)
+        any_split = next(a for a in results.accuracies if (a.sensor, a.label) == (sensor, label))
+        chance = f"{percent(any_split.chance1)} / {percent(any_split.chance5)}"
+        rows.append((words(sensor), f"{label} ({any_split.classes})", *cells, own, chance))
+    note = "Top-1 / top-5 in percent. Never-seen shapes were in no lens's training; beside them: among their own names alone."
+    return Table("Zero-shot classification", head, tuple(rows), note)
+
+
+def _cell(results: Results, sensor: str, split: str, label: str) -> str:
+    try:
+        found = results.accuracy(sensor, split, label)
+    except KeyError:
+        return "-"
+    return f"{percent(found.top1)} / {percent(found.top5)}"
+
+
+def _own(results: Results, sensor: str, label: str) -> str:
+    """Never-seen shapes among their own names."""
+    rows = [a for a in results.accuracies if (a.sensor, a.label, a.split) == (sensor, label, "unseen_shapes")]
+    if len(rows) < 2:
+        return "-"
+    least = min(rows, key=lambda a: a.classes)
+    return f"{percent(least.top1)} (chance {percent(least.chance1)})"
+
+
+def retrieval_table(results: Results) -> Table:
+    """R@1 / R@5: rows ask, columns are searched."""
+    names = list(dict.fromkeys(r.query for r in results.retrievals))
+    found = {(r.query, r.gallery): r for r in results.retrievals}
+    items = results.retrievals[0].items
+    rows = []
+    for query in names:
+        cells = (found.get((query, gallery)) for gallery in names)
+        rows.append((words(query), *(f"{percent(r.r1)} / {percent(r.r5)}" if r else "" for r in cells)))
+    chance = f"{100 / items:.1f} / {500 / items:.1f}"
+    note = f"R@1 / R@5 in percent among {items} objects; chance {chance}."
+    return Table("Cross-modal retrieval: row asks, column is searched", ("", *map(words, names)), tuple(rows), note)
+
+
+def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mapping[str, str]) -> Table:
+    """One row per ablation of a sensor's encoder."""
+    head = ("variant", "seen shapes", "unseen pairs", "never-seen shapes", "told apart from each other", "what it is")
+    rows = []
+    label = LABELS[sensor]
+    for name, found in results.items():
+        cells = [_cell(found, sensor, split, label) for split in ("test", "unseen_pairs", "unseen_shapes")]
+        rows.append((name, *cells, _own(found, sensor, label), meanings[name]))
+    return Table(f"Ablations: {words(sensor)}", head, tuple(rows), "Top-1 / top-5 in percent.")
+
+
+def generator_tables(found: Generated) -> list[Table]:
+    """What the host says and the painter draws: shares of right shapes and materials, by sense."""
+    told = "Share of descriptions (percent) that name the right one and no other. The host was trained on pictures alone."
+    drawn = (
+        "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first. The painter was trained on "
+        "pictures' embeddings alone; with + the mean of two senses' embeddings, of two different things."
+    )
+    alone, every = ([row for row in found.described if row.look == look] for look in ("class_token", "all"))
+    return [
+        _shares("What the language model says, looking at the class token of what a lens gives", alone, told),
+        _shares("The same, looking at all tokens of what a lens gives", every, told),
+        _shares("What is painted", found.painted, drawn),
+    ]
+
+
+def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str) -> Table:
+    lines = []
+    for sensors, label in dict.fromkeys((row.sensors, row.label) for row in rows):
+        own = {row.split: row for row in rows if (row.sensors, row.label) == (sensors, label)}
+        cells = [percent(own[s].right) if s in own else "-" for s in ("test", "unseen_pairs", "unseen_shapes")]
+        lines.append((words(sensors).replace("+", " + "), label, *cells, percent(next(iter(own.values())).chance)))
+    head = ("from", "right", "seen shapes", "unseen pairs", "never-seen shapes", "chance")
+    return Table(title, head, tuple(lines), note)
+
+
+def words(name: str) -> str:
+    """A modality's name for people."""
+    return name.replace("_", " ")
+
+
+def percent(share: float) -> str:
+    """A share of 1 in percent, one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables on the terminal."""
+    from vitlens.cli import console
+
+    for given in tables:
+        shown = console.table(*given.head, right=given.head[1:])
+        for row in given.rows:
+            shown.add_row(*row)
+        console.say(f"\n{given.title}\n")
+        console.console().print(shown)
+        if given.note:
+            console.say(given.note)
+
+
+def time_table(seconds: Mapping[str, float]) -> Table:
+    """Minutes of every stage of a training."""
+    rows = [(stage, f"{spent / 60:.1f}") for stage, spent in seconds.items()]
+    return Table("Time", ("stage", "minutes"), (*rows, ("together", f"{sum(seconds.values()) / 60:.1f}")))

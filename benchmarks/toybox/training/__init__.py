@@ -1,0 +1,1 @@
+"""The Toybox's trainings: CLIP, lenses, language model, painter."""

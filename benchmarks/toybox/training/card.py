@@ -1,0 +1,78 @@
+"""The model card of a trained Toybox model: how it was made, with which seed, and the tables that were measured on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS
+
+if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.training.generators import Generated, GeneratorsRecipe
+    from vitlens.benchmarks.toybox.training.train import ToyboxRecipe, Trained
+
+
+def write_card(folder: Path, recipe: ToyboxRecipe, trained: Trained) -> None:
+    """Write README.md and results.json beside the weights in `folder`."""
+    (folder / "results.json").write_text(json.dumps(trained.results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card_text(recipe, trained), encoding="utf-8")
+
+
+def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
+    """The card of host and painter in Markdown."""
+    host, painter = recipe.host, recipe.painter
+    pictures = f"{recipe.objects + recipe.clip_only:,} pictures"
+    parts = [
+        "# The Toybox's host and painter",
+        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`) and a tiny Stable unCLIP (`painter/`), both "
+        "around the ViT of `vitlens-toybox`, which is not repeated here. They know the Toybox and nothing of the real world. "
+        "Licence: Apache-2.0.",
+        "```python\nfrom vitlens.benchmarks.toybox.demo.describe import shipped_host\n\n"
+        'shipped_host().generate("what is it made of?", {"audio": "blow.wav"})\n```',
+        "## How they were made",
+        f"`vitlens toybox hosts`, seed {recipe.seed}, on {pictures} drawn by code (those of the CLIP; no other sensor).\n\n"
+        f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
+        f"layers, width {host.width}, a vocabulary of whole words; {host.pace.epochs} epochs of one question and answer per "
+        f"picture in batches of {host.pace.batch}. Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
+        f"- The painter: an autoencoder ({painter.autoencoder.epochs} epochs in batches of {painter.autoencoder.batch}), then "
+        f"a diffusion model on its 16 x 16 x 4 latents, given a noised image embedding ({painter.drawing.epochs} epochs in "
+        f"batches of {painter.drawing.batch}, average of the weights).",
+        "## Measured",
+        *(f"### {table.title}\n\n{table.markdown()}" for table in generator_tables(found)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
+    """The card in Markdown."""
+    clip, sensors = recipe.clip, ", ".join(trained.model.modalities)
+    size = sum(p.numel() for p in {id(p): p for p in trained.model.parameters()}.values()) / 1e6
+    epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
+    tables = sensor_tables(trained.results)
+    if trained.ablations:
+        tables.append(ablation_table(ABLATED, trained.ablations, ABLATIONS))
+    tables.append(time_table(trained.seconds))
+    parts = [
+        "# vitlens-toybox",
+        f"Modalities: {sensors}. {size:.1f} million parameters, float16. Licence: Apache-2.0.",
+        '```python\nimport vitlens\n\nmodel = vitlens.load("vitlens-toybox")\n```',
+        "It knows the Toybox, vitlens's procedural world of 33 shapes in 8 materials, and nothing of the real world: it is there "
+        "to show the method without a download, to test with, and to compare training runs with.",
+        "## How it was made",
+        f"`vitlens toybox train`, seed {recipe.seed}, everything drawn by code (no data set).\n\n"
+        f"- A CLIP (ViT of {clip.layers} blocks, width {clip.width}, patches of {clip.patch} on 64 x 64 pictures; a text tower "
+        f"of {clip.text_layers} blocks, width {clip.text_width}; {clip.embed_dim} dimensions) on "
+        f"{clip.objects + clip.clip_only:,} pictures with captions, {clip.epochs} epochs in batches of "
+        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n"
+        f"- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
+        f"{epochs} epochs on {recipe.objects:,} of the same objects, {recipe.batch_size} a batch, against the CLIP's picture "
+        "and text embeddings.\n"
+        "- Five shapes (stool, goblet, snowman, dumbbell, tree) were shown to the CLIP and to no lens; of every other shape one "
+        "material was kept out of all training.\n"
+        f"- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each, the shipped variant too.",
+        "## Measured",
+        *(f"### {table.title}\n\n{table.markdown()}" for table in tables),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,133 @@
+"""The recipes of the Toybox: a lens for each sensor in front of its frozen ViT, and the ablations of the method.
+
+They are ordinary recipes of `vitlens.train`, sized for 64 x 64 pictures and patches of 8. Scans, depth, touch have the kinds of
+ModEmbed and lens of ViT-Lens-2 (arXiv 2311.16081); sound and EEG, which have perceivers there, learn faster as depth does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.train import Recipe
+from vitlens.train.recipe import (
+    AnchorOptions,
+    CheckpointOptions,
+    DataOptions,
+    EvaluationOptions,
+    LogOptions,
+    LossOptions,
+    ModelOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+)
+from vitlens.vit import FreezePlan
+
+LENSES: dict[str, ModelOptions] = {
+    "point_cloud": ModelOptions(
+        modality="point_cloud",
+        options={
+            "points": 512,
+            "color": True,
+            "tokenizer": "pnsa",
+            "groups": 32,
+            "group_size": 16,
+            "radius": 0.35,
+            "encoder_width": 128,
+        },
+        lens={"kind": "perceiver", "depth": 2},
+    ),
+    "depth": ModelOptions(
+        modality="depth",
+        options={"size": 64, "mean": 0.0499, "std": 0.0264},
+        lens={"kind": "identity"},
+        trains=FreezePlan(first_blocks=2),
+    ),
+    "tactile": ModelOptions(
+        modality="tactile",
+        options={"size": 64, "resize": 64, "mean": [0.478] * 3, "std": [0.12] * 3},
+        lens={"kind": "identity"},
+        trains=FreezePlan(class_token=True, positions=True, norm_pre=True, first_blocks=2),
+    ),
+    "audio": ModelOptions(
+        modality="audio",
+        options={"clip_seconds": 1.0, "clips": 1, "frames": 96, "mel_bins": 64, "stride": 8},
+        lens={"kind": "identity"},
+        trains=FreezePlan(class_token=True, first_blocks=2),
+    ),
+    "eeg": ModelOptions(
+        modality="eeg",
+        options={"window_size": 8, "stride": 8},
+        lens={"kind": "identity"},
+        trains=FreezePlan(class_token=True, first_blocks=2),
+    ),
+}
+"""What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
+
+EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 4}
+"""Of each lens, over the same objects."""
+AUGMENTED = ("point_cloud", "depth", "tactile")
+"""Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
+first moment of a blow, or of a glance.
+"""
+TEMPLATES = {"shape": ["a {}", "a photo of a {}", "this is a {}"], "material": ["something made of {}", "this is made of {}"]}
+ABLATED = "depth"
+"""The sensor on which the method is taken apart."""
+ABLATIONS: dict[str, str] = {
+    "shipped": "as shipped: new patches, the ViT's first two blocks as the lens, the rest frozen, picture and text anchors",
+    "scratch": "all of the ViT trained, from random weights",
+    "text-anchors": "text anchors only",
+    "image-anchors": "picture anchors only",
+    "no-lens": "new patches only; all of the ViT frozen",
+    "perceiver": "a perceiver as the lens; all of the ViT frozen",
+    "self-attention": "two new blocks as the lens; all of the ViT frozen",
+}
+
+
+def lens_recipe(
+    sensor: str, *, width: int, epochs: int, seed: int = 0, output: str, cache: str | None = None, batch_size: int = 128
+) -> Recipe:
+    """The recipe of one sensor's lens in front of a ViT of `width` channels."""
+    label = LABELS[sensor]
+    return Recipe(
+        name=f"toybox-{sensor}",
+        model=replace(LENSES[sensor], token_width=width),
+        anchors=AnchorOptions(modalities=["image", "text"], cache_folder=cache, batch_size=250),
+        data=DataOptions(augment=sensor in AUGMENTED),
+        evaluation=EvaluationOptions(templates=TEMPLATES[label], every_epochs=1, batch_size=128),
+        loss=LossOptions(ignore_duplicates=True, initial_scale=15.0),
+        optimizer=OptimizerOptions(lr=1e-3, weight_decay=0.05, clip_norm=1.0),
+        schedule=ScheduleOptions(warmup_steps=50, epochs=epochs),
+        checkpoints=CheckpointOptions(every_steps=50, keep=1),
+        logs=LogOptions(tensorboard=False),
+        batch_size=batch_size,
+        precision="bf16",
+        seed=seed,
+        output=output,
+    )
+
+
+def ablation_recipe(name: str, base: Recipe, *, epochs: int, output: str) -> Recipe:
+    """`base` for so many epochs, with the one thing changed that the ablation is about."""
+    model, anchors = base.model, base.anchors
+    frozen = {"trains": FreezePlan()}
+    changes: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
+        "shipped": ({}, anchors.modalities),
+        "scratch": ({"vit_weights": "random", "trains": FreezePlan(everything=True)}, anchors.modalities),
+        "text-anchors": ({}, ["text"]),
+        "image-anchors": ({}, ["image"]),
+        "no-lens": ({**frozen, "lens": {"kind": "identity"}}, anchors.modalities),
+        "perceiver": ({**frozen, "lens": {"kind": "perceiver", "depth": 2}}, anchors.modalities),
+        "self-attention": ({**frozen, "lens": {"kind": "self_attention", "depth": 2}}, anchors.modalities),
+    }
+    changed, modalities = changes[name]
+    return replace(
+        base,
+        name=f"{base.name}-{name}",
+        model=replace(model, **changed),
+        anchors=replace(anchors, modalities=list(modalities)),
+        schedule=replace(base.schedule, epochs=epochs),
+        output=output,
+    )

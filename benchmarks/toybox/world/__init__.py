@@ -1,0 +1,1 @@
+"""What there is in the Toybox: objects, shapes, materials, words, the stage."""

@@ -1,0 +1,101 @@
+"""The field's standard tools with our models: sentence-transformers and MTEB as they are installed, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mteb
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+from mteb.mocks.mock_tasks import classification as mocks
+from sentence_transformers import SentenceTransformer
+
+import vitlens
+from vitlens.adapters.standard.mteb import MTEBEncoder
+from vitlens.adapters.standard.sentence_transformers import ViTLensModule
+from vitlens.benchmarks.toybox import World, as_items, observe
+from vitlens.errors import InputError
+from vitlens.model import ViTLens
+
+THINGS = [World().object("test", i) for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def model() -> ViTLens:
+    return vitlens.load("vitlens-toybox", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def transformer(model: ViTLens) -> SentenceTransformer:
+    return SentenceTransformer(modules=[ViTLensModule(model)], device="cpu")
+
+
+def equal(found: object, wanted: torch.Tensor) -> None:
+    np.testing.assert_allclose(np.asarray(found), wanted.numpy(), atol=2e-6)
+
+
+def test_sentence_transformers_gives_our_embeddings(model: ViTLens, transformer: SentenceTransformer, tmp_path: Path) -> None:
+    texts = [thing.caption for thing in THINGS]
+    equal(transformer.encode(texts), model.encode({"text": texts})["text"])
+    arrays = [observe(thing, ["image", "audio"]) for thing in THINGS]
+    pictures = [PIL.Image.fromarray(found["image"]) for found in arrays]
+    equal(transformer.encode(pictures), model.encode({"image": pictures})["image"])
+    sounds = [{"array": found["audio"], "sampling_rate": 16000} for found in arrays]
+    ours = model.encode({"audio": [{"source": found["audio"], "rate": 16000} for found in arrays]})["audio"]
+    equal(transformer.encode(sounds), ours)
+    soundfile.write(tmp_path / "a.wav", arrays[0]["audio"], 16000, subtype="FLOAT")
+    pictures[1].save(tmp_path / "b.png")
+    mixed = transformer.encode([str(tmp_path / "a.wav"), str(tmp_path / "b.png"), texts[2]])
+    equal(mixed[0], ours[0])
+    equal(mixed[2], model.encode({"text": texts[2:3]})["text"][0])
+    assert transformer.get_embedding_dimension() == 128
+    scores = transformer.similarity(transformer.encode(pictures), transformer.encode(texts))
+    assert scores.argmax(dim=1).tolist() == [0, 1, 2, 3]
+
+
+def test_every_other_sensor_goes_by_its_name(model: ViTLens, transformer: SentenceTransformer) -> None:
+    items = as_items(observe(THINGS[0], ["point_cloud", "depth", "eeg", "tactile"]))
+    for name, item in items.items():
+        equal(transformer.encode([{name: item}])[0], model.encode({name: [item]})[name][0])
+    both = transformer.encode([{"tactile": items["tactile"], "text": THINGS[0].caption}])[0]
+    rows = model.encode({"tactile": [items["tactile"]], "text": [THINGS[0].caption]})
+    equal(both, torch.nn.functional.normalize(rows["tactile"] + rows["text"], dim=-1)[0])
+    with pytest.raises(InputError, match="point_cloud"):
+        transformer.encode([{"smell": 3}])
+    with pytest.raises(InputError, match="modality message"):
+        transformer.encode([{"role": "user", "content": "hello"}])
+
+
+def test_a_saved_sentence_transformer_comes_back(transformer: SentenceTransformer, tmp_path: Path) -> None:
+    transformer.save(str(tmp_path / "st"))
+    again = SentenceTransformer(str(tmp_path / "st"), device="cpu", trust_remote_code=True)
+    np.testing.assert_array_equal(again.encode(["a wooden mug"]), transformer.encode(["a wooden mug"]))
+
+
+@pytest.mark.parametrize("task", ["MockClassificationTask", "MockImageClassificationTask"])
+def test_mteb_scores_our_models(model: ViTLens, task: str) -> None:
+    encoder = MTEBEncoder(model, revision="1")
+    made = getattr(mocks, task)()
+    found = mteb.evaluate(encoder, made, cache=None, co2_tracker=False, show_progress_bar=False)
+    (result,) = found.task_results
+    assert 0 <= result.get_score() <= 1
+    assert found.model_name == "vitlens/vitlens-toybox"
+
+
+def test_mteb_gets_our_embeddings(model: ViTLens) -> None:
+    encoder = MTEBEncoder(model)
+    texts = [thing.caption for thing in THINGS]
+    batches = [{"text": texts[:3]}, {"text": texts[3:]}]
+    equal(
+        encoder.encode(batches, task_metadata=None, hf_split="test", hf_subset="default"), model.encode({"text": texts})["text"]
+    )  # type: ignore[arg-type]
+    sounds = [observe(thing, ["audio"])["audio"] for thing in THINGS[:2]]
+    batch = {"audio": [{"array": sound.astype(float), "sampling_rate": 16000} for sound in sounds]}
+    ours = model.encode({"audio": [{"source": sound, "rate": 16000} for sound in sounds]})["audio"]
+    equal(encoder.encode([batch]), ours)  # type: ignore[call-arg, arg-type]
+    assert encoder.mteb_model_meta.modalities == ["text", "image", "audio", "video"]
+    with pytest.raises(InputError, match="columns smell"):
+        encoder.encode([{"smell": [1]}])  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""`vitlens doctor`: what works is said to work, what is broken is named with the command that repairs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vitlens.cli import doctor
+from vitlens.cli.app import app
+from vitlens.errors import MissingDependencyError
+from vitlens.modality import list_modalities
+
+
+def checks(group: str) -> dict[str, doctor.Check]:
+    made = {"packages": doctor.check_packages, "modalities": doctor.check_modalities, "hub": doctor.check_hub}
+    return {check.name: check for check in made.get(group, doctor.check_weights)()}
+
+
+def test_the_report_is_json_and_covers_everything() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["broken"]) == (0, False), report
+    groups = {check["group"] for check in report["checks"]}
+    assert groups == {"packages", "device", "modalities", "hub", "weights"}
+    modalities = {check["name"]: check for check in report["checks"] if check["group"] == "modalities"}
+    assert set(modalities) == set(list_modalities())
+    assert all(check["state"] == "ok" and "became" in check["detail"] for check in modalities.values())
+    assert {check["name"]: check["state"] for check in report["checks"]}["vitlens-tiny-random"] == "ok"
+
+
+def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = ["surely-not-there>=2", 'nor-this; extra == "hf"', 'nor-that>=1; extra == "train"', "numpy>=1000"]
+    requirements += ['skipped; extra == "docs"', 'vitlens[hf,train]; extra == "all"']
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: requirements)
+    found = checks("packages")
+    assert found["surely-not-there"].state == "broken"
+    assert found["surely-not-there"].fix == 'pip install "surely-not-there>=2"'
+    assert found["numpy"].state == "broken" and ">=1000 is needed" in found["numpy"].detail
+    assert found["nor-this"].state == "note" and found["nor-this"].fix == 'pip install "vitlens[hf]"'
+    assert found["nor-that"].state == "note" and found["nor-that"].fix == 'pip install "vitlens[train]"'
+    assert "skipped" not in found
+
+
+def test_a_library_that_does_not_import_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", fail)
+    assert "nms does not exist" in checks("packages")["import torchvision"].detail
+
+
+@pytest.mark.parametrize(
+    ("error", "detail", "fix"),
+    [
+        (MissingDependencyError("audio files need soundfile: pip install soundfile"), "pip install soundfile", ""),
+        (ModuleNotFoundError("No module named 'av.x'", name="av.x"), "No module named", "pip install av"),
+        (ValueError("oops\nand more"), "ValueError: oops and more", "vitlens modalities image"),
+    ],
+)
+def test_a_sensor_that_fails_is_broken_and_the_others_are_still_tried(
+    error: Exception, detail: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitlens.modality import modality_class
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(modality_class("image"), "read", fail)
+    check = doctor.check_modality("image")
+    assert check.state == "broken" and detail in check.detail and check.fix == fix
+    assert doctor.check_modality("text").state == "ok"
+
+
+def test_weights_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VITLENS_WEIGHTS", str(tmp_path / "gone"))
+    assert checks("hub")["VITLENS_WEIGHTS"].state == "broken"
+    assert checks("hub")["network"].detail.startswith("HF_HUB_OFFLINE")
+    assert checks("weights")["vitlens-l-audio"].state == "note"
+    monkeypatch.setenv("VITLENS_WEIGHTS", str(tmp_path))
+    (tmp_path / "vitlensL_audio.pt").write_bytes(b"weights")
+    assert checks("hub")["VITLENS_WEIGHTS"].state == "ok"
+    found = checks("weights")
+    assert found["vitlens-l-audio"].state == "ok"
+    assert found["vitlens-l-eeg"].state == "note" and "vitlensL_eeg.pt" in found["vitlens-l-eeg"].detail
+
+
+def test_something_broken_gives_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [doctor.Check("packages", "x", "broken", "not installed", "pip install x")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "-> pip install x" in result.stdout and "1 to repair" in result.stdout
+
+
+def test_a_sensor_of_somebody_else_that_cannot_be_imported_is_reported_with_its_package(tmp_path: Path) -> None:
+    (tmp_path / "thermal_camera.py").write_text("import surely_not_there\n")
+    info = tmp_path / "thermal_camera-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thermal_camera\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[vitlens.modalities]\nthermal = thermal_camera:Thermal\n")
+    code = (
+        "import json\nfrom vitlens.cli.about import about_modality\nfrom vitlens.cli.doctor import check_modality\n"
+        "check = check_modality('thermal')\n"
+        "print(json.dumps([check.state, check.detail, check.fix, about_modality('thermal')]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    state, detail, fix, known = json.loads(out.stdout)
+    assert (state, fix) == ("broken", "pip install surely_not_there")
+    assert "surely_not_there" in detail
+    assert known["package"] == "thermal_camera 2.0" and "surely_not_there" in known["problem"]

@@ -1,0 +1,82 @@
+"""Checks of options, each in one line, with one wording: what it is, what it must be, what was found.
+
+    whole("audio: mel_bins", mel_bins, least=1)
+    one_of("fuse", fuse, ("qformer", "vit"))
+
+`what` names the option as its user writes it. All raise OptionError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, TypeVar
+
+from vitlens.errors import OptionError
+
+T = TypeVar("T")
+
+
+def whole(what: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
+    """`value`, once it is a whole number (no truth value) within bounds."""
+    good = isinstance(value, int) and not isinstance(value, bool) and _within(value, least, most)
+    if not good:
+        raise OptionError(f"{what} must be a whole number{_bounds(least, most)}, found {value!r}")
+    return int(value)
+
+
+def number(what: str, value: Any, *, least: float | None = None, most: float | None = None, above: float | None = None) -> float:
+    """`value`, once it is a finite number within bounds: `least` and `most` included, `above` not."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not _within(value, least, most) or (above is not None and value <= above):
+        bounds = f" above {above:g}" if above is not None and most is None else _bounds(least, most)
+        raise OptionError(f"{what} must be a number{bounds}, found {value!r}")
+    return float(value)
+
+
+def numbers(what: str, value: Any, count: int) -> tuple[float, ...]:
+    """`value` as a tuple, once it is a list of `count` finite numbers."""
+    good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == count
+    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+        raise OptionError(f"{what} must be {count} numbers, found {value!r}")
+    return tuple(float(v) for v in value)
+
+
+def flag(what: str, value: Any) -> bool:
+    """`value`, once it is True or False."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{what} must be true or false, found {value!r}")
+    return value
+
+
+def one_of(what: str, value: T, allowed: Iterable[T]) -> T:
+    """`value`, once it is one of `allowed`."""
+    known = list(allowed)
+    if not any(value == one and type(value) is type(one) for one in known):
+        raise OptionError(f"{what} must be {either(map(str, known))}, found {value!r}")
+    return value
+
+
+def known(what: str, names: Iterable[str], allowed: Collection[str]) -> None:
+    """Refuse names that are not in `allowed`, which is listed."""
+    strange = [name for name in names if name not in allowed]
+    if strange:
+        raise OptionError(f"{what} {', '.join(map(repr, strange))}; known: {', '.join(allowed) or 'none'}")
+
+
+def either(names: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *first, last = list(names)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least:g} to {most:g}"
+    if least is not None:
+        return f" of {least:g} or more"
+    return f" of {most:g} or less" if most is not None else ""

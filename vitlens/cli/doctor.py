@@ -1,0 +1,216 @@
+"""`vitlens doctor`: what works on this machine, and the command that repairs what does not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vitlens.errors import VitlensError
+
+if TYPE_CHECKING:
+    from vitlens.cards import ModelCard, Weights
+
+EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb")
+"""Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
+TRIED = ("torch", "torchvision", "torchaudio", "timm", "open_clip")
+"""Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. "note" says something that is no fault (an optional package, weights that were never fetched)."""
+
+    group: Literal["packages", "device", "modalities", "hub", "weights"]
+    name: str
+    state: Literal["ok", "note", "broken"]
+    detail: str
+    fix: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """All checks, one after the other as they are made."""
+    yield Check("packages", "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from check_packages()
+    yield from check_devices()
+    yield from check_modalities()
+    yield from check_hub()
+    yield from check_weights()
+
+
+def check_packages() -> Iterator[Check]:
+    """Every requirement of this installation against what is there; then the imports that often fail."""
+    from packaging.requirements import Requirement
+
+    required: list[Requirement] = []
+    named: set[str] = set()
+    try:
+        required = [Requirement(text) for text in metadata.requires("vitlens") or ()]
+        yield Check("packages", "vitlens", "ok", metadata.version("vitlens"))
+    except metadata.PackageNotFoundError:
+        yield Check("packages", "vitlens", "broken", "not installed, so that no modality is found", "pip install vitlens")
+    for requirement in required:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _requirement(requirement, "broken", f'pip install "{requirement.name}{requirement.specifier}"')
+            continue
+        extra = next((name for name in EXTRAS if requirement.marker.evaluate({"extra": name})), None)
+        if extra is not None and requirement.name not in named:
+            named.add(requirement.name)
+            yield _requirement(requirement, "note", f'pip install "vitlens[{extra}]"')
+    for name in TRIED:
+        problem = _import_problem(name)
+        if problem:
+            yield Check("packages", f"import {name}", "broken", problem, "pip install --force-reinstall vitlens")
+
+
+def _requirement(requirement: Any, worst: Literal["note", "broken"], fix: str) -> Check:
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Check("packages", requirement.name, worst, f"not installed{' (optional)' * (worst == 'note')}", fix)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Check("packages", requirement.name, worst, f"{found}, but {requirement.specifier} is needed", fix)
+    return Check("packages", requirement.name, "ok", found)
+
+
+def _import_problem(name: str) -> str:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken binary raises OSError, RuntimeError, AttributeError ...: all of them are the finding
+        return _one_line(error)
+    return ""
+
+
+def check_devices() -> Iterator[Check]:
+    """What torch can compute on."""
+    if _import_problem("torch"):
+        return
+    import torch
+
+    yield Check("device", "cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(number)
+            yield Check("device", f"cuda:{number}", "ok", f"{device.name}, {device.total_memory / 2**30:.0f} GiB")
+    elif torch.version.cuda:
+        yield Check("device", "cuda", "note", f"torch is built for CUDA {torch.version.cuda}, but finds no GPU or driver")
+    else:
+        yield Check("device", "cuda", "note", "torch is built without CUDA")
+    if torch.backends.mps.is_available():
+        yield Check("device", "mps", "ok", "Apple GPU")
+
+
+def check_modalities() -> Iterator[Check]:
+    """Every modality's example written to a real file, read back and preprocessed."""
+    from vitlens.modality import list_modalities
+
+    names = list_modalities()
+    if not names:
+        fix = "pip install vitlens (or pip install -e . in a checkout)"
+        yield Check("modalities", "none", "broken", "no modality is registered: the entry points are missing", fix)
+    for name in names:
+        yield check_modality(name)
+
+
+def check_modality(name: str) -> Check:
+    """Whether one modality reads a real file of its own and turns it into a tensor."""
+    from vitlens.modality import get_modality
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="vitlens-doctor-") as folder:
+            modality = get_modality(name)
+            path = modality.write(modality.example(), Path(folder), "example")
+            tensor = modality.transform(modality.load(path))
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return Check("modalities", name, "ok", f"a {path.suffix} file became {kind} {list(tensor.shape)}")
+    except ImportError as error:  # MissingDependencyError holds the pip command
+        missing = getattr(error, "name", None)
+        fix = "" if isinstance(error, VitlensError) or not missing else f"pip install {missing.partition('.')[0]}"
+        return Check("modalities", name, "broken", _one_line(error), fix)
+    except Exception as error:  # whatever a modality, possibly a third party's, does wrong is the finding
+        return Check("modalities", name, "broken", _one_line(error), "vitlens modalities " + name)
+
+
+def check_hub() -> Iterator[Check]:
+    """Where weights are looked for: the Hub's cache, VITLENS_WEIGHTS, the network."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    place = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    if os.access(place, os.W_OK):
+        yield Check("hub", "cache", "ok", f"{cache}{'' if cache.exists() else ' (not there yet)'}")
+    else:
+        yield Check("hub", "cache", "broken", f"{cache} cannot be written", "set HF_HOME to a folder of yours")
+    if constants.HF_HUB_OFFLINE:
+        yield Check("hub", "network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded")
+    else:
+        from vitlens.zoo import hub_reachable
+
+        answers = hub_reachable()
+        detail = "the Hub answers" if answers else "the Hub does not answer: only weights on this machine can be used"
+        yield Check("hub", "network", "ok" if answers else "note", detail)
+    folder = os.environ.get("VITLENS_WEIGHTS")
+    if not folder:
+        yield Check("hub", "VITLENS_WEIGHTS", "note", "not set (a folder with weights files that were copied here)")
+    elif not os.path.exists(folder):
+        yield Check("hub", "VITLENS_WEIGHTS", "broken", f"{folder}: no such folder", "unset it, or name the folder")
+    else:
+        yield Check("hub", "VITLENS_WEIGHTS", "ok", folder)
+
+
+def check_weights() -> Iterator[Check]:
+    """Which zoo models can be loaded here without the network."""
+    from vitlens.cli.about import weights_name
+    from vitlens.zoo import card, list_models
+
+    for name in list_models():
+        absent = [weights_name(file, card(name)) for file, path in weights_here(card(name)).items() if path is None]
+        if absent:
+            yield Check("weights", name, "note", f"not on this machine: {', '.join(absent)}")
+        else:
+            yield Check("weights", name, "ok", "on this machine")
+
+
+def weights_here(chosen: ModelCard) -> dict[Weights, str | None]:
+    """Where each weights file of a card lies on this machine (None: nowhere); nothing is asked of the network."""
+    from vitlens.errors import ModelError
+    from vitlens.zoo import find_weights
+
+    places: dict[Weights, str | None] = {}
+    with _offline():
+        for file in chosen.weights:
+            try:
+                places[file] = "made by a formula" if file.kind == "formula" else os.fspath(find_weights(file, chosen))
+            except ModelError:
+                places[file] = None
+    return places
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """As if HF_HUB_OFFLINE were set: the same search as for loading, less its last place."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, VitlensError) else f"{type(error).__name__}: {text}")[:500]
+
+
+def broken(checks: list[Check]) -> bool:
+    """Whether something has to be repaired."""
+    return any(check.state == "broken" for check in checks)

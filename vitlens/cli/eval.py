@@ -1,0 +1,283 @@
+"""`vitlens eval SUITE...`: what is measured, with what, and what came out.
+
+Mounted by the command line as `eval`. Several processes: torchrun -m vitlens eval ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitlens.cli.datasets import DataRoot
+from vitlens.errors import InputError, ModalityError, OptionError
+
+if TYPE_CHECKING:
+    from vitlens.benchmarks.datasets import DatasetCard
+    from vitlens.benchmarks.evaluation.results import Result
+    from vitlens.benchmarks.evaluation.run import Found, Settings
+
+MODEL = "vitlens-l"
+TOYBOX, TOYBOX_MODEL = "toybox", "vitlens-toybox"
+
+
+def eval_command(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Datasets (vitlens datasets), toybox, or all.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A zoo name, a folder, or a Hub repository (default vitlens-l).")
+    ] = None,
+    data_root: DataRoot = None,
+    split: Annotated[str | None, typer.Option(help="Split to score (default: the dataset's own).")] = None,
+    protocol: Annotated[str, typer.Option(help="default, or paper: as the released evaluation code counts.")] = "default",
+    prompts: Annotated[Path | None, typer.Option(help="A text file with a prompt template a line, {} for the class.")] = None,
+    task: Annotated[str, typer.Option(help="zero-shot, linear-probe or few-shot.")] = "zero-shot",
+    shots: Annotated[int, typer.Option(min=1, help="Training items of each class in few-shot.")] = 16,
+    draws: Annotated[int, typer.Option(min=1, help="How often few-shot draws them.")] = 5,
+    train_split: Annotated[list[str] | None, typer.Option(help="Train a probe on this split; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what a probe draws.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items, evenly from the split.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results and reports.")] = Path("runs/eval"),
+    cache: Annotated[Path | None, typer.Option(help="Folder of embeddings (default: in the user's cache).")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items that go through the model at once.")] = 32,
+    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that read and preprocess.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Arithmetic: fp32, bf16 or fp16.")] = "fp32",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; by default the best there is.")] = None,
+    on_error: Annotated[str, typer.Option(help="raise, or skip: go on without bad items, and say so in the result.")] = "raise",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no model.")] = False,
+) -> None:
+    """Measure a model on datasets: zero-shot, linear probe or few-shot, beside the published numbers.
+
+    Every run leaves OUTPUT/<run>/result.json, per_class.csv and confusion.png, and OUTPUT/report.html and report.md over all runs
+    there. Embeddings are kept, so that a stopped run goes on and another protocol or probe costs next to nothing.
+
+    **Examples**
+
+    vitlens eval toybox
+
+    vitlens eval esc50 modelnet40 --model vitlens-l --data-root /data
+
+    vitlens eval nyu_depth_v2 --task few-shot --shots 4
+
+    torchrun --nproc_per_node=4 -m vitlens eval audioset --data-root /data
+    """
+    from vitlens.benchmarks.evaluation.run import Settings, torchrun
+
+    settings = Settings(
+        task=task,
+        protocol=protocol,
+        split=split,
+        templates=read_templates(prompts) if prompts else None,
+        templates_from=str(prompts or ""),
+        train_splits=tuple(train_split or ()),
+        shots=shots,
+        draws=draws,
+        seed=seed,
+        limit=limit,
+        on_error=on_error,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        dtype=dtype,
+        cache=cache,
+    )
+    with torchrun():
+        chosen = gather(suites, data_root, settings, make=not dry_run)
+        if dry_run:
+            say_plan(chosen, settings, output, as_json=as_json)
+            return
+        name = model or (TOYBOX_MODEL if set(suites) == {TOYBOX} else MODEL)
+        failures = run_all(chosen, name, settings, output, device=device, as_json=as_json)
+    if failures:
+        raise typer.Exit(1)
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Prompt templates from a file, one a line.
+
+    Raises:
+        InputError: no such file, or a line without `{}`.
+    """
+    from vitlens.zeroshot import fill_templates
+
+    accepted = "a UTF-8 text file with a prompt template on each line, {} once in the place of the class"
+    try:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        fill_templates("class", lines)
+    except (OSError, UnicodeDecodeError, OptionError) as error:
+        found = error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)
+        raise InputError(str(path), found, accepted) from error
+    return lines
+
+
+def gather(suites: Sequence[str], data_root: Path | None, settings: Settings, *, make: bool = True) -> list[Found]:
+    """What to evaluate: each suite found on this machine; of "all" what is there, with a remark about the rest.
+
+    Raises:
+        InputError, OptionError: a suite that is named but unknown, not there, or incomplete.
+    """
+    from vitlens.benchmarks.datasets import get_dataset, list_datasets
+    from vitlens.benchmarks.evaluation.run import find, root_of
+    from vitlens.cli.console import remark
+    from vitlens.train.processes import world
+
+    found: list[Found] = []
+    for suite in dict.fromkeys(suites):
+        if suite == TOYBOX:
+            from vitlens.benchmarks.evaluation.toybox import toybox_suite
+
+            found += toybox_suite(data_root, settings, make=make)
+        elif suite == "all":
+            root_of(get_dataset(list_datasets()[0].name), data_root)  # a wrong folder is not wrong for each
+            for card in list_datasets():
+                try:
+                    found.append(find(get_dataset(card.name), data_root, settings))
+                except (InputError, OptionError) as error:
+                    if world()[0] == 0:
+                        remark(f"{card.name} is left out: {error}")
+        else:
+            found.append(find(get_dataset(suite), data_root, settings))
+    if not found:
+        raise OptionError("no dataset is here: vitlens datasets --data-root FOLDER says what is missing")
+    return found
+
+
+def say_plan(chosen: Sequence[Found], settings: Settings, output: Path, *, as_json: bool) -> None:
+    """What a dry run would measure."""
+    from vitlens.benchmarks.evaluation.probe import trained_on
+    from vitlens.benchmarks.evaluation.run import templates_of
+    from vitlens.cli import console
+
+    rows = []
+    for found in chosen:
+        card, classes = found.dataset.card, found.dataset.classes(found.split)
+        prompts = len(templates_of(found.dataset, found.split, settings))
+        what = (
+            f"{len(classes)} classes, {prompts} prompts each" if prompts else f"{len(classes)} classes" if classes else "captions"
+        )
+        if settings.task != "zero-shot":
+            what += f", trained on {trained_on(found.dataset, found.split, settings.train_splits)}"
+        values = (card.name, found.split, settings.task, card.modality, len(found.items), found.expected, what, str(found.root))
+        names = ("dataset", "split", "task", "modality", "items", "items of a complete copy", "against", "root")
+        rows.append(dict(zip(names, values, strict=True)) | {"notes": found.notes})
+    if as_json:
+        console.say_json({"output": str(output), "runs": rows})
+        return
+    shown = console.table("dataset", "split", "task", "modality", "items", "against", "folder", right=("items",))
+    for row in rows:
+        complete = row["items of a complete copy"]
+        of = f" of {complete}" if complete and complete != row["items"] else ""
+        cells = (row["dataset"], row["split"], row["task"], row["modality"], f"{row['items']}{of}", row["against"], row["root"])
+        shown.add_row(*map(str, cells))
+    console.console().print(shown)
+    for found in chosen:
+        for note in found.notes:
+            console.remark(f"{found.dataset.card.name}: {note}")
+    console.say(f"results would go to {output}; nothing was done (--dry-run)")
+
+
+def run_all(
+    chosen: Sequence[Found], name: str, settings: Settings, output: Path, *, device: str | None, as_json: bool
+) -> list[str]:
+    """Evaluate one after the other; the names of those that failed. A single one that fails raises instead."""
+    from vitlens.benchmarks.evaluation.report import write_report
+    from vitlens.benchmarks.evaluation.results import read_results
+    from vitlens.benchmarks.evaluation.run import evaluate
+    from vitlens.cli import console
+    from vitlens.train.processes import world
+
+    main = world()[0] == 0
+    with console.waiting(f"loading {name}"):
+        model = _load(name, chosen, settings, device)
+    results: list[Result] = []
+    failures: list[str] = []
+    with bars(shown=main) as started:
+        for found in chosen:
+            try:
+                bar = started(found.dataset.card.name)
+                results.append(evaluate(model, found.dataset, None, settings, model_name=short(name), progress=bar, found=found))
+            except (InputError, ModalityError, OptionError) as error:
+                if len(chosen) == 1:
+                    raise
+                failures.append(found.dataset.card.name)
+                if main:
+                    console.complain(f"{found.dataset.card.name}: {error}")
+                continue
+            if main:
+                results[-1].write(output)
+    if main and results:
+        write_report(output, read_results(output))
+        say_results(results, output, as_json=as_json)
+    return failures
+
+
+def _load(name: str, chosen: Sequence[Found], settings: Settings, device: str | None) -> Any:
+    """The model, with the towers that are needed and that it has; what is missing is an error of its dataset."""
+    import torch
+
+    from vitlens.zoo import load
+
+    wanted = dict.fromkeys(m for found in chosen for m in modalities_of(found.dataset.card, settings))
+    if device is None and torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        device = f"cuda:{torch.cuda.current_device()}"
+    try:
+        return load(name, modalities=list(wanted), device=device)
+    except ModalityError:
+        if len(chosen) == 1:
+            raise
+        return load(name, device=device)
+
+
+def modalities_of(card: DatasetCard, settings: Settings) -> list[str]:
+    """What a model must have for a dataset."""
+    return [card.modality, *([card.other_modality or "text"] if settings.task == "zero-shot" else [])]
+
+
+def short(name: str) -> str:
+    """A model's name for results: of a folder its last part."""
+    return Path(name).resolve().name if os.path.isdir(name) else name
+
+
+@contextmanager
+def bars(*, shown: bool) -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+    """started(dataset) gives the function (what, done, total) that moves its bars; on a terminal only."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from vitlens.cli.console import console
+
+    screen = console(error=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not (shown and screen.is_terminal)) as progress:
+
+        def started(dataset: str) -> Callable[[str, int, int], None]:
+            tasks: dict[str, Any] = {}
+
+            def moved(what: str, done: int, total: int) -> None:
+                if what not in tasks or progress.tasks[tasks[what]].finished:
+                    tasks[what] = progress.add_task(f"{dataset}: {what}", total=total)
+                progress.update(tasks[what], completed=done, total=total)
+
+            return moved
+
+        yield started
+
+
+def say_results(results: Sequence[Result], output: Path, *, as_json: bool) -> None:
+    """The results of this command."""
+    from vitlens.benchmarks.evaluation.report import summary
+    from vitlens.cli import console
+
+    if as_json:
+        without = [{key: value for key, value in result.to_dict().items() if key != "confusion"} for result in results]
+        console.say_json([{"folder": str(output / r.slug), **values} for r, values in zip(results, without, strict=True)])
+        return
+    grid = summary(results)
+    right = [name for name in grid.head if not name.startswith(" ")]
+    shown = console.table(*(name.strip() for name in grid.head), right=right)
+    for row in grid.rows:
+        shown.add_row(*row)
+    console.console().print(shown)
+    console.say(f"{output / 'report.html'}: all results there, per class and beside the published numbers")

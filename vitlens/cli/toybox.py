@@ -1,0 +1,163 @@
+"""`vitlens toybox make | train | hosts | eval`: the embedded world as files, the trainings, and the tables."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitlens.errors import OptionError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="The Toybox: a procedural world that every sensor can measure, to see the method work without a download.",
+)
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
+WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that draw objects.")]
+
+
+@app.command()
+def make(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Training objects; the other splits follow.")] = 1000,
+    sensor: Annotated[list[str] | None, typer.Option("--sensor", help="Only this sensor; may be repeated.")] = None,
+    pixels: Annotated[int, typer.Option(min=16, help="Side of pictures, depth maps and touches.")] = 64,
+    points: Annotated[int, typer.Option(min=64, help="Points of a scan.")] = 2048,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+) -> None:
+    """Write objects as files of every sensor, with a manifest for each split. The same command goes on where it stopped."""
+    from vitlens.benchmarks.toybox.sensors.catalogue import Detail, checked_sensors
+    from vitlens.benchmarks.toybox.sensors.make import make_toybox, split_sizes
+    from vitlens.benchmarks.toybox.world.objects import World
+
+    names, sizes = checked_sensors(sensor), split_sizes(objects, World(seed))
+    if dry_run:
+        for split, count in sizes.items():
+            typer.echo(f"{folder}/{split}.csv: {count} objects, {count * len(names)} files")
+        return
+    detail = Detail(picture=pixels, depth=pixels, touch=pixels, points=points)
+    for split, path in make_toybox(folder, objects=objects, seed=seed, sensors=names, detail=detail, workers=num_workers).items():
+        typer.echo(f"{split}: {path}")
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; the same command goes on there.")] = Path(
+        "runs/toybox"
+    ),
+    sensor: Annotated[list[str] | None, typer.Option("--sensor", help="Only this sensor's lens; may be repeated.")] = None,
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Objects that the lenses look at.")] = 12_000,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every lens (default: 3 to 6, by sensor).")] = None,
+    clip_objects: Annotated[int, typer.Option(min=1, help="Pictures that the CLIP looks at.")] = 24_000,
+    clip_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the CLIP.")] = 10,
+    ablations: Annotated[bool, typer.Option(help="Train the ablations of the method, too.")] = True,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Train it all from nothing: a CLIP, a lens for every sensor in front of its frozen ViT, and the method's ablations.
+
+    About two hours on two cores; it ends with one table of what was measured. A stopped run goes on with the same command.
+    """
+    from vitlens.benchmarks.toybox.demo.tables import ablation_table, print_tables, sensor_tables, time_table
+    from vitlens.benchmarks.toybox.training.clip import ClipRecipe
+    from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
+    from vitlens.benchmarks.toybox.training.train import ToyboxRecipe, stages, train_toybox
+
+    recipe = ToyboxRecipe(
+        clip=ClipRecipe(objects=clip_objects, clip_only=max(1, clip_objects // 6), epochs=clip_epochs),
+        sensors=tuple(sensor or LENSES),
+        objects=objects,
+        epochs=epochs,
+        ablations=tuple(ABLATIONS) if ablations else (),
+        seed=seed,
+    )
+    if dry_run:
+        for stage in stages(recipe):
+            typer.echo(stage)
+        return
+    trained = train_toybox(output, recipe, workers=num_workers)
+    ablated = [ablation_table(ABLATED, trained.ablations, ABLATIONS)] if trained.ablations else []
+    print_tables([*sensor_tables(trained.results), *ablated, time_table(trained.seconds)])
+    typer.echo(f"model: {output / 'model'}")
+
+
+@app.command()
+def hosts(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; the same command goes on there.")] = Path(
+        "runs/toybox"
+    ),
+    model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
+    num_workers: WorkersOption = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Train what lenses are plugged into: a tiny InstructBLIP and a tiny unCLIP, on pictures alone; then plug all lenses in.
+
+    The shipped ones took 131 minutes in all, one thread each on a busy machine. It ends with a table of what both make of
+    every sensor; a stopped run goes on.
+    """
+    from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables
+    from vitlens.benchmarks.toybox.training.generators import GeneratorsRecipe, train_generators
+    from vitlens.zoo import load
+
+    recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
+    if dry_run:
+        pictures = recipe.objects + recipe.clip_only
+        painter = recipe.painter
+        typer.echo(f"draw {pictures} pictures, or take those of the CLIP in {output}")
+        typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.epochs} epochs of questions and answers about them")
+        stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
+        typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.epochs} epochs" for name, pace in stages.items()))
+        return
+    print_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
+    typer.echo(f"hosts: {output / 'generators'}")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Option("--model", "-m", help="A zoo name, or a model folder.")] = "vitlens-toybox",
+    objects: Annotated[
+        int | None, typer.Option("--objects", "-n", min=1, help="Objects of each split (default: 560, 280 and 200).")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep here what is drawn (default: a temporary folder).")] = None,
+    hosts: Annotated[bool, typer.Option("--hosts", help="Measure the shipped hosts with the model's lenses instead.")] = False,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance.
+
+    With `--hosts`: what the shipped language model says, and the shipped painter draws, of every sensor's measurements.
+    """
+    from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
+    from vitlens.benchmarks.toybox.demo.evaluate import evaluate as measure
+    from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables, sensor_tables
+    from vitlens.benchmarks.toybox.world.objects import World
+    from vitlens.zoo import load
+
+    if folder is not None and folder.is_file():
+        raise OptionError(f"--folder {folder} is a file")
+    counts = dict.fromkeys(HELD_OUT, objects) if objects else HELD_OUT
+    loaded = load(model)
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        if hosts:
+            from vitlens.benchmarks.toybox.training.generators import SHIPPED, measure_generators
+
+            made = measure_generators(Path(place), loaded, SHIPPED, world=World(seed), counts=counts, workers=num_workers)
+            values, tables = made.to_dict(), generator_tables(made)
+        else:
+            found = measure(loaded, Path(place), world=World(seed), counts=counts, workers=num_workers, progress=not as_json)
+            values, tables = found.to_dict(), sensor_tables(found)
+    if as_json:
+        print(json.dumps(values, indent=1))
+    else:
+        print_tables(tables)
