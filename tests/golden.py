@@ -14,7 +14,8 @@ import torch
 
 from vitlens.encoder import EncoderSpec
 from vitlens.lens import IdentityConfig, LensConfig, PerceiverConfig
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.vit import ViTSpec
 
 REFERENCE = Path(__file__).parent / "reference" / "vitlens"

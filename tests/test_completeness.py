@@ -13,7 +13,8 @@ from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality, list_modalities, modality_class
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.vit import ViTSpec
 
 CLIP = {

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from vitlens.modality import get_modality as get_modality
     from vitlens.modality import list_modalities as list_modalities
     from vitlens.modality import register_modality as register_modality
-    from vitlens.model import Embeddings as Embeddings
     from vitlens.model import ViTLens as ViTLens
-    from vitlens.spec import EmbeddingSpace as EmbeddingSpace
+    from vitlens.space import Embeddings as Embeddings
+    from vitlens.space import EmbeddingSpace as EmbeddingSpace
     from vitlens.spec import ModelSpec as ModelSpec
     from vitlens.vit import FreezePlan as FreezePlan
     from vitlens.vit import FrozenViT as FrozenViT
@@ -52,8 +52,8 @@ _HOMES = {
     "get_modality": "modality",
     "list_modalities": "modality",
     "register_modality": "modality",
-    "EmbeddingSpace": "spec",
-    "Embeddings": "model",
+    "EmbeddingSpace": "space",
+    "Embeddings": "space",
     "ModelSpec": "spec",
     "ViTLens": "model",
     "FreezePlan": "vit",

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from vitlens.checkpoint import Layout
 from vitlens.encoder import EncoderSpec
 from vitlens.lens import IdentityConfig, PerceiverConfig
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.vit import FreezePlan, ViTSpec
 
 VITLENS_REPO = "TencentARC/ViT-Lens"

@@ -18,25 +18,12 @@ from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
 from vitlens.modality import Modality, get_modality, modality_class
 from vitlens.sources import name_of
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import Embeddings
+from vitlens.spec import ModelSpec
 from vitlens.text_tower import build_text_tower
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 
 CARD_MARK = "<!-- written by vitlens -->"
-
-
-class Embeddings(dict[str, Tensor]):
-    """Modality -> embeddings [n, E] on the CPU, with the space they live in; each tensor has it too, as its attribute `space`.
-
-    After `on_error="skip"`: `errors[modality]` lists (position, InputError) of the items left out, and `kept[modality]` the
-    input position of every row; without errors rows and inputs correspond one to one.
-    """
-
-    def __init__(self, space: EmbeddingSpace) -> None:
-        super().__init__()
-        self.space = space
-        self.errors: dict[str, list[tuple[int, InputError]]] = {}
-        self.kept: dict[str, list[int]] = {}
 
 
 @dataclass(frozen=True)

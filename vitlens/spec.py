@@ -1,4 +1,4 @@
-"""ModelSpec: everything that builds a ViTLens, as it stands in config.json; and the space its embeddings live in."""
+"""ModelSpec: everything that builds a ViTLens, as it stands in config.json."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from typing import Any
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import ModalityError, OptionError
 from vitlens.modality import modalities_sharing, modality_class
+from vitlens.space import EmbeddingSpace
 from vitlens.vit import ViTSpec
 
 CONFIG_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class EmbeddingSpace:
-    """The space embeddings live in: the CLIP checkpoint of its anchors, and the width E. Same width is not same space."""
-
-    name: str
-    dim: int
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from vitlens.checkpoint import save_tensors
 from vitlens.disk import atomic
 from vitlens.errors import CheckpointError, InputError, OptionError, SpaceError
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 FORMAT = 1
 FEWEST = 20

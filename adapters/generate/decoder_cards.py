@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vitlens.cards import LAION_G
 from vitlens.errors import OptionError
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 Kind = Literal["text", "image", "audio", "video", "3d"]
 KINDS: tuple[Kind, ...] = ("text", "image", "audio", "video", "3d")

@@ -12,7 +12,7 @@ from vitlens.adapters.generate.decoder_cards import KINDS, DecoderCard, Kind, de
 from vitlens.adapters.generate.mixture import Mixture
 from vitlens.adapters.generate.outputs import check_path, kind_of
 from vitlens.errors import OptionError, SpaceError
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 OF_DECODERS = ("decoder", "prompt", "negative_prompt", "steps", "guidance", "options")
 """Fields of a `Request` that a text, which nothing decodes, has no use for."""

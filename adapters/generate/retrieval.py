@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlens.errors import OptionError, SpaceError
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.store.files import load_embeddings
 from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors
 

@@ -27,7 +27,7 @@ from vitlens.embed import PatchEmbed
 from vitlens.errors import HostError, InputError, OptionError
 from vitlens.modalities.image import Image
 from vitlens.sources import name_of
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.vit import FrozenViT
 from vitlens.zoo import hub_file
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.towers import from_huggingface
 from vitlens.vit import FreezePlan, ViTSpec
 

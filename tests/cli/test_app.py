@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from vitlens.cli.app import app
 from vitlens.modality import get_modality, list_modalities
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.store.files import Column, Content, load_embeddings, write_embeddings
 
 MODEL = ["--model", "vitlens-tiny-random", "--device", "cpu"]

@@ -12,8 +12,8 @@ from PIL import Image
 
 import vitlens
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
-from vitlens.model import Embeddings, ViTLens
-from vitlens.spec import EmbeddingSpace
+from vitlens.model import ViTLens
+from vitlens.space import Embeddings, EmbeddingSpace
 
 NAME = "vitlens-tiny-random"
 

@@ -14,7 +14,8 @@ from vitlens.embed import PatchEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder
 from vitlens.lens import IdentityLens
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.text_tower import TextTower
 from vitlens.train.recipe import Recipe
 from vitlens.train.recipe_files import load_recipe

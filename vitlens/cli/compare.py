@@ -15,7 +15,7 @@ from vitlens.cli.inputs import Failure, Inputs, gather, reason_of
 from vitlens.errors import OptionError, SpaceError
 from vitlens.modality import modality_class
 from vitlens.sources import check_file, decoding
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.store.files import StoredEmbeddings, holds_embeddings, load_embeddings
 from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors, classify_embeddings
 

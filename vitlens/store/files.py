@@ -24,9 +24,8 @@ import torch
 
 from vitlens.disk import atomic
 from vitlens.errors import InputError, OptionError
-from vitlens.model import Embeddings
 from vitlens.sources import check_file, decoding, suffix_of
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import Embeddings, EmbeddingSpace
 
 _Rows = tuple[list[int], list[str], list[str], list[Any]]
 FORMATS = ("npz", "parquet", "safetensors")

@@ -22,7 +22,7 @@ import torch
 from vitlens.cli.inputs import Failure, Inputs, Item, reason_of
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.store.files import Column, Content, check_output, write_embeddings
 from vitlens.store.work_folder import Shard, WorkFolder
 

@@ -18,7 +18,8 @@ from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens import lens_config_from_dict
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.towers import build_open_clip, build_vit
 from vitlens.train.recipe import Recipe
 from vitlens.vit import FreezePlan, FrozenViT, ViTSpec

@@ -22,7 +22,8 @@ from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, ToyObject, World
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
 from vitlens.errors import OptionError
-from vitlens.model import Embeddings, ViTLens
+from vitlens.model import ViTLens
+from vitlens.space import Embeddings
 
 HELD_OUT: dict[Split, int] = {"test": 560, "unseen_pairs": 280, "unseen_shapes": 200}
 """Objects of each split: whole rounds over its shapes."""

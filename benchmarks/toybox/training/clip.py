@@ -27,7 +27,8 @@ from vitlens.encoder import EncoderSpec
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, get_modality
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.text_tower import from_open_clip_text
 from vitlens.towers import build_open_clip, from_open_clip
 from vitlens.vit import ViTSpec

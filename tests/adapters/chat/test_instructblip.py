@@ -22,7 +22,8 @@ from vitlens.encoder import EncoderSpec
 from vitlens.errors import HostError, InputError, ModalityError, ModelError, OptionError
 from vitlens.lens import PerceiverConfig
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.vit import FreezePlan, ViTSpec
 
 ASK = "what is this object ?"

@@ -30,7 +30,7 @@ from vitlens.benchmarks.toybox import World, as_items, observe
 from vitlens.cards import DATACOMP_L
 from vitlens.errors import HostError, InputError, ModalityError, OptionError, SpaceError
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 TEXTS = ["a wooden mug", "a metal chair", "a glass bottle", "a rubber ball"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlens.adapters.generate.bridges import LinearBridge, fit_bridge
 from vitlens.errors import CheckpointError, InputError, OptionError, SpaceError
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 A, B = EmbeddingSpace("a", 16), EmbeddingSpace("b", 24)
 

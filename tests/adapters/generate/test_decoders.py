@@ -25,7 +25,7 @@ from vitlens.adapters.generate.decoders import Decoder, load_decoder
 from vitlens.adapters.generate.outputs import Audio, Generated, Mesh, Video, check_path, kind_of
 from vitlens.errors import HostError, ModelError, OptionError
 from vitlens.modalities.image import Image
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 VECTOR = torch.randn(tiny.DIM, generator=torch.Generator().manual_seed(7))
 SHORT = {"audio_length_in_s": 0.032}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 DIM = 32
 SPACE = EmbeddingSpace("tiny", DIM)

@@ -17,7 +17,7 @@ from vitlens.adapters.seed.quantizer import SPACE, SeedQuantizer
 from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.errors import CheckpointError, HostError, InputError, ModelError, OptionError
 from vitlens.modalities.pixels import CLIP_MEAN, CLIP_STD
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 
 BOTH = ("image_down", "reverse_qformer")
 TOLERANCE = {"atol": 2e-5, "rtol": 0}

@@ -18,7 +18,8 @@ from vitlens.adapters.seed.quantizer import SeedQuantizer
 from vitlens.encoder import EncoderSpec
 from vitlens.lens import PerceiverConfig
 from vitlens.model import ViTLens
-from vitlens.spec import EmbeddingSpace, ModelSpec
+from vitlens.space import EmbeddingSpace
+from vitlens.spec import ModelSpec
 from vitlens.vit import ViTSpec
 
 REFERENCE = Path(__file__).parents[2] / "reference" / "mllm"

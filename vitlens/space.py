@@ -1,0 +1,33 @@
+"""The space embeddings live in, and embeddings that know it. No torch here: what names, stores or compares spaces stays light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vitlens.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """The space embeddings live in: the CLIP checkpoint of its anchors, and the width E. Same width is not same space."""
+
+    name: str
+    dim: int
+
+
+class Embeddings(dict[str, "Tensor"]):
+    """Modality -> embeddings [n, E] on the CPU, with the space they live in; each tensor has it too, as its attribute `space`.
+
+    After `on_error="skip"`: `errors[modality]` lists (position, InputError) of the items left out, and `kept[modality]` the
+    input position of every row; without errors rows and inputs correspond one to one.
+    """
+
+    def __init__(self, space: EmbeddingSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.errors: dict[str, list[tuple[int, InputError]]] = {}
+        self.kept: dict[str, list[int]] = {}
