@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vitlens.benchmarks.toybox import SENSORS
-from vitlens.benchmarks.toybox.demo import demo, report
+from vitlens.benchmarks.toybox.demo import report
+from vitlens.benchmarks.toybox.demo import run as demo
 from vitlens.cli.app import app
 from vitlens.cli.toybox import app as toybox
 from vitlens.errors import OptionError
