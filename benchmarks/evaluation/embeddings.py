@@ -19,9 +19,9 @@ from torch import Tensor
 from vitlens.errors import InputError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
+from vitlens.processes import barrier, from_all, local_world, world
 from vitlens.sources import name_of
 from vitlens.store.cache import AnchorCache, Contents, model_hash, stack_digests, text_digest
-from vitlens.train.processes import barrier, from_all, local_world, world
 
 FLUSH_ITEMS = 1024
 FLUSH_SECONDS = 30.0

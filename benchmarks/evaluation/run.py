@@ -25,8 +25,8 @@ from vitlens.benchmarks.evaluation.results import Result, beside_published, vers
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work, evaluator
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
+from vitlens.processes import from_main, world
 from vitlens.store.cache import default_folder
-from vitlens.train.processes import from_main, world
 
 Task = Literal["zero-shot", "linear-probe", "few-shot"]
 TASKS: tuple[str, ...] = get_args(Task)

@@ -11,8 +11,8 @@ from vitlens.benchmarks.evaluation.run import Found, Settings, find
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.sensors.make import SETTINGS, make_toybox
 from vitlens.errors import OptionError
+from vitlens.processes import barrier, local_world
 from vitlens.store.cache import default_folder
-from vitlens.train.processes import barrier, local_world
 
 OBJECTS = {"test": 280, "unseen_pairs": 140, "unseen_shapes": 100}
 """Objects of each split: whole rounds over its shapes."""

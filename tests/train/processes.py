@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.train.tiny import DIM, SIZE, tiny_clip, tiny_recipe, world
+from vitlens.processes import leave
+from vitlens.processes import world as processes
 from vitlens.train import Trainer, tower
 from vitlens.train.gradcache import backward_through
 from vitlens.train.losses import LogitScale, anchor_loss
-from vitlens.train.processes import leave
-from vitlens.train.processes import world as processes
 from vitlens.train.start import with_new_encoder
 
 BATCH = 8

@@ -122,7 +122,7 @@ def gather(suites: Sequence[str], data_root: Path | None, settings: Settings, *,
     from vitlens.benchmarks.datasets import get_dataset, list_datasets
     from vitlens.benchmarks.evaluation.run import find, root_of
     from vitlens.cli.console import remark
-    from vitlens.train.processes import world
+    from vitlens.processes import world
 
     found: list[Found] = []
     for suite in dict.fromkeys(suites):
@@ -187,7 +187,7 @@ def run_all(
     from vitlens.benchmarks.evaluation.results import read_results
     from vitlens.benchmarks.evaluation.run import evaluate
     from vitlens.cli import console
-    from vitlens.train.processes import world
+    from vitlens.processes import world
 
     main = world()[0] == 0
     with console.waiting(f"loading {name}"):

@@ -34,8 +34,8 @@ def cli_train(
         console.print()
         console.print(parameter_table(chosen).to_rich())
         return None
+    from vitlens.processes import leave, world
     from vitlens.train.loop import Trainer
-    from vitlens.train.processes import leave, world
 
     result = Trainer(chosen, progress=progress).run()
     if world()[0] == 0:

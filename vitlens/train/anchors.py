@@ -13,8 +13,8 @@ from torch import Tensor
 from vitlens.errors import InputError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
+from vitlens.processes import barrier, from_all, local_world, world
 from vitlens.store.cache import AnchorCache, Contents, default_folder, model_hash, stack_digests, text_digest
-from vitlens.train.processes import barrier, from_all, local_world, world
 from vitlens.train.records import Captions, Reader, Table
 
 FLUSH_ITEMS = 4096

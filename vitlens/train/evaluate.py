@@ -12,7 +12,7 @@ from torch import Tensor
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import Modality
 from vitlens.model import ViTLens
-from vitlens.train.processes import world
+from vitlens.processes import world
 from vitlens.train.recipe import EvaluationOptions
 from vitlens.train.records import Reader, Table, texts_of
 from vitlens.zeroshot import class_vectors

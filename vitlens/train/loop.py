@@ -22,6 +22,7 @@ from torch import Tensor
 from vitlens.disk import atomic, lock_folder
 from vitlens.errors import OptionError, VitlensError
 from vitlens.model import ViTLens
+from vitlens.processes import barrier, from_all, from_main, world
 from vitlens.train import tower
 from vitlens.train.checkpoints import CheckpointFolder, check_identity
 from vitlens.train.evaluate import Score
@@ -31,7 +32,6 @@ from vitlens.train.logs import Logs, ProgressBar, write_csv
 from vitlens.train.losses import LogitScale, anchor_loss
 from vitlens.train.optimizer import MovingAverage, build_optimizer, rate_at, set_rate, warmup_of
 from vitlens.train.prepare import Prepared, Rows
-from vitlens.train.processes import barrier, from_all, from_main, world
 from vitlens.train.recipe import Recipe, require
 from vitlens.train.recipe_files import recipe_yaml
 from vitlens.train.start import anchor_name, train_mode

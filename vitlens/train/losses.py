@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlens.train.processes import world
+from vitlens.processes import world
 
 
 class LogitScale(nn.Module):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitlens.processes import from_all, world
 from vitlens.train.gradcache import rng_state, set_rng_state
 from vitlens.train.items import BadItems
 from vitlens.train.losses import LogitScale
 from vitlens.train.optimizer import MovingAverage
-from vitlens.train.processes import from_all, world
 from vitlens.train.tower import Parallel, live_state, load_optimizer_state, optimizer_state, put_back, whole_copies
 
 
