@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from vitlens.adapters.running import memory
+from vitlens.devices import chosen_device
 from vitlens.errors import HostError, MissingDependencyError, ModelError, VitlensError
-from vitlens.zoo import chosen_device, hub_reachable
+from vitlens.hub import hub_reachable
 
 MLLM = "pip install 'vitlens[mllm]'"
 

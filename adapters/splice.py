@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vitlens.encoder import EncoderSpec, LensEncoder
 from vitlens.errors import HostError, InputError, ModalityError, OptionError
 from vitlens.fingerprint import ViTFingerprint, fingerprint
-from vitlens.model import ViTLens
+from vitlens.model import ViTLens, load
 from vitlens.sources import name_of
 from vitlens.towers import from_huggingface
 from vitlens.vit import FreezePlan, FrozenViT
@@ -238,8 +238,6 @@ def lens_streams(lenses: Mapping[str, ViTLens | LensStream | str]) -> dict[str, 
     Raises:
         ModalityError, ModelError: as `vitlens.load`.
     """
-    from vitlens.zoo import load
-
     streams: dict[str, LensStream] = {}
     for name, lens in lenses.items():
         if isinstance(lens, str):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vitlens.modality import list_modalities as list_modalities
     from vitlens.modality import register_modality as register_modality
     from vitlens.model import ViTLens as ViTLens
+    from vitlens.model import load as load
     from vitlens.space import Embeddings as Embeddings
     from vitlens.space import EmbeddingSpace as EmbeddingSpace
     from vitlens.spec import ModelSpec as ModelSpec
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from vitlens.vit import ViTSpec as ViTSpec
     from vitlens.zoo import card as card
     from vitlens.zoo import list_models as list_models
-    from vitlens.zoo import load as load
 
 _HOMES = {
     "EncoderSpec": "encoder",
@@ -61,7 +61,7 @@ _HOMES = {
     "ViTSpec": "vit",
     "card": "zoo",
     "list_models": "zoo",
-    "load": "zoo",
+    "load": "model",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -303,14 +303,29 @@ def save_native(model: nn.Module, config: Mapping[str, Any], folder: str | os.Pa
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
-    """Write a .safetensors file, whole or not at all, readable by whoever may read the files beside it."""
+    """Write a .safetensors file, whole or not at all, readable by whoever may read its folder; same content, same bytes."""
     from safetensors.torch import save_file
 
     with atomic(path) as part:
         part.touch()
         mode = part.stat().st_mode
         save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata=metadata)
+        _sort_metadata(part)
         part.chmod(mode)  # the library lets its owner alone read it
+
+
+def _sort_metadata(file: Path) -> None:
+    """Put a safetensors file's metadata in order: the library writes them in another one each time."""
+    with file.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:  # escaped otherwise than we do: the tensors stand behind, so the header keeps its place
+            return
+        stream.seek(8)
+        stream.write(text.ljust(size))
 
 
 def read_native(folder: Path, *, wanted: Iterable[str], known: Container[str]) -> dict[str, Tensor]:

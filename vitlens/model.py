@@ -14,14 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlens import checks
+from vitlens.batches import batches, halving, same_shape
+from vitlens.checkpoint import fill_model, formula_state, save_native
+from vitlens.devices import chosen_device
+from vitlens.display.progress import ProgressBar
 from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
-from vitlens.modality import Modality, get_modality, modality_class
+from vitlens.modality import Modality
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
 from vitlens.text_tower import build_text_tower
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
+from vitlens.zoo import Pretrained, find_pretrained
 
 CARD_MARK = "<!-- written by vitlens -->"
 
@@ -48,18 +54,7 @@ class ViTLens(nn.Module):
         self.logit_scale = spec.logit_scale
         self.encoders = nn.ModuleDict(encoders)
         self.text = text
-        self._modalities = {e.modality: get_modality(e.modality, **e.options) for e in spec.encoders}
-        if text is not None:
-            self._modalities["text"] = get_modality("text", **spec.text_options)
-        for name in spec.modalities:
-            if name not in self._modalities:
-                self._modalities[name] = get_modality(name, **self._shared_options(name))
-
-    def _shared_options(self, name: str) -> dict[str, Any]:
-        """Options of the encoder a modality shares, as far as it has them too (a video's frames are preprocessed like images)."""
-        cls = modality_class(name)
-        known = cls().options()
-        return {key: value for key, value in self._modalities[cast(str, cls.shares)].options().items() if key in known}
+        self._modalities = {name: spec.modality(name) for name in spec.modalities}
 
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ViTLens:
@@ -74,19 +69,50 @@ class ViTLens(nn.Module):
         return cls(spec=spec, encoders=encoders, text=text).eval()
 
     @classmethod
-    def from_pretrained(cls, name: str, **options: Any) -> ViTLens:
-        """Load a zoo name, a native folder or a Hub repository; the same as `vitlens.load`."""
-        from vitlens.zoo import load
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> ViTLens:
+        """Load a zoo name, a native folder, or a Hub repository "owner/name" in the native format. `vitlens.load` is this.
 
-        return load(name, **options)
+        Only the towers that `modalities` need are built. `device` None takes CUDA, then Apple's MPS, then the CPU; `dtype` is
+        the weights' own. `weights` is a folder that holds the files the card names (default: the folder in the environment
+        variable VITLENS_WEIGHTS, then the Hugging Face cache, then the Hub), or for a card with one file that file itself.
+
+        Raises:
+            OptionError: a device that is not there, or a dtype that is not floating-point.
+            ModelError: unknown name, or weights that are neither on this machine nor to be had; says what to put where.
+            ModalityError: a modality the model does not have.
+            CheckpointError: weights that do not fit, key by key.
+        """
+        target = chosen_device(device)
+        if not dtype.is_floating_point:
+            raise OptionError(f"dtype must be a floating-point type, found {dtype}")
+        return cls.from_state(find_pretrained(name, modalities=modalities, weights=weights), dtype=dtype).to(target)
+
+    @classmethod
+    def from_state(cls, pretrained: Pretrained, *, dtype: torch.dtype | None = None) -> ViTLens:
+        """Build the model of a spec and give it exactly its tensors, on the CPU; `dtype` None leaves them as they are.
+
+        Raises:
+            CheckpointError: tensors that do not fit, key by key.
+        """
+        with torch.device("meta"):
+            model = cls.from_spec(pretrained.spec)
+        state = formula_state(model) if pretrained.state is None else pretrained.state
+        fill_model(model, state, source=pretrained.source, dtype=dtype)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write config.json, model.safetensors and a README.md to `folder`; `from_pretrained(folder)` gives the model back.
 
         A README.md that somebody else wrote is left as it is.
         """
-        from vitlens.checkpoint import save_native
-
         readme = Path(folder) / "README.md"
         ours = not readme.exists() or CARD_MARK in readme.read_text(encoding="utf-8", errors="replace")
         spec = replace(self.spec, logit_scale=self.logit_scale)
@@ -173,35 +199,28 @@ class ViTLens(nn.Module):
         options = read_options or {}
         self._check(inputs, options, on_error)
         result = Embeddings(self.space)
-        for name, items in inputs.items():
-            rows: list[Tensor] = []
-            result.errors[name], result.kept[name] = [], []
-            stream = self.stream(
-                name,
-                items,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                dtype=dtype,
-                normalize=normalize,
-                read_options=options.get(name),
-            )
-            for item in _progress(stream, name, len(items)) if progress else stream:
-                if item.embedding is not None:
-                    rows.append(item.embedding)
-                    result.kept[name].append(item.index)
-                elif on_error == "raise":
-                    raise cast(InputError, item.error)
-                else:
-                    result.errors[name].append((item.index, cast(InputError, item.error)))
-            result[name] = torch.stack(rows) if rows else torch.empty(0, self.space.dim)
-            result[name].space = self.space  # type: ignore[attr-defined]
+        settings: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "dtype": dtype, "normalize": normalize}
+        with ProgressBar(show=progress) as bar:
+            for name, items in inputs.items():
+                rows: list[Tensor] = []
+                result.errors[name], result.kept[name] = [], []
+                for item in self.stream(name, items, read_options=options.get(name), **settings):
+                    bar.update(f"encoding {name}", item.index + 1, len(items))
+                    if item.embedding is not None:
+                        rows.append(item.embedding)
+                        result.kept[name].append(item.index)
+                    elif on_error == "raise":
+                        raise cast(InputError, item.error)
+                    else:
+                        result.errors[name].append((item.index, cast(InputError, item.error)))
+                result[name] = torch.stack(rows) if rows else torch.empty(0, self.space.dim)
+                result[name].space = self.space  # type: ignore[attr-defined]
         return result
 
     def _check(self, inputs: Any, options: Mapping[str, Any], on_error: str) -> None:
         if not isinstance(inputs, Mapping):
             raise OptionError(f'inputs must be a dict such as {{"audio": [...]}}, found {type(inputs).__name__}')
-        if on_error not in ("raise", "skip"):
-            raise OptionError(f"on_error must be 'raise' or 'skip', found {on_error!r}")
+        checks.one_of("on_error", on_error, ("raise", "skip"))
         for name in [*inputs, *options]:
             self.modality(name)
         for name, items in inputs.items():
@@ -224,13 +243,14 @@ class ViTLens(nn.Module):
         An item that cannot be read is yielded with its InputError; the stream goes on.
         """
         self._check_dtype(dtype)
-        for indices, batch, errors in self._batches(modality, list(items), batch_size, num_workers, read_options or {}):
-            embeddings = self._embed(modality, batch, dtype)
+        sensor = self.modality(modality)
+        for batch in batches(sensor, list(items), batch_size=batch_size, num_workers=num_workers, options=read_options):
+            embeddings = self._embed(modality, batch.items, dtype)
             if normalize:
                 embeddings = F.normalize(embeddings, dim=-1)
-            rows = dict(zip(indices, embeddings, strict=True))
-            for index in sorted([*rows, *errors]):
-                yield Encoded(index, rows.get(index), errors.get(index))
+            rows = dict(zip(batch.positions, embeddings, strict=True))
+            for index in sorted([*rows, *batch.errors]):
+                yield Encoded(index, rows.get(index), batch.errors.get(index))
 
     def tokens(
         self, modality: str, items: Sequence[Any], *, batch_size: int = 32, read_options: Mapping[str, Any] | None = None
@@ -246,32 +266,14 @@ class ViTLens(nn.Module):
             raise ModalityError(f"{modality} has no lens tokens: it does not go through the ViT")
         rows: dict[int, Tensor] = {}
         items = list(items)
-        for indices, batch, errors in self._batches(modality, items, batch_size, 0, read_options or {}):
-            if errors:
-                raise next(iter(errors.values()))
-            for places in _same_shape(batch):
+        for batch in batches(self.modality(modality), items, batch_size=batch_size, options=read_options):
+            if batch.errors:
+                raise next(iter(batch.errors.values()))
+            for places in same_shape(batch.items):
                 with torch.inference_mode(), _evaluating(encoder):
-                    out = encoder.tokens(torch.stack([batch[i] for i in places]).to(self.device)).float().cpu()
-                rows |= {indices[i]: row for i, row in zip(places, out, strict=True)}
+                    out = encoder.tokens(torch.stack([batch.items[i] for i in places]).to(self.device)).float().cpu()
+                rows |= {batch.positions[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
-
-    def _batches(
-        self, modality: str, items: Sequence[Any], batch_size: int, num_workers: int, options: Mapping[str, Any]
-    ) -> Iterator[tuple[list[int], list[Tensor], dict[int, InputError]]]:
-        if batch_size < 1 or num_workers < 0:
-            raise OptionError(f"batch_size must be 1 or more and num_workers 0 or more, found {batch_size} and {num_workers}")
-        from torch.utils.data import DataLoader
-
-        loader = DataLoader(
-            cast(Any, _Items(self.modality(modality), items, dict(options))),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            collate_fn=list,
-        )
-        for loaded in loader:
-            good = [(index, x) for index, x in loaded if isinstance(x, Tensor)]
-            bad = {index: x for index, x in loaded if isinstance(x, InputError)}
-            yield [index for index, _ in good], [x for _, x in good], bad
 
     def _check_dtype(self, dtype: torch.dtype | None) -> None:
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
@@ -290,8 +292,8 @@ class ViTLens(nn.Module):
         out = torch.empty(len(batch), self.space.dim)
         tower = self.tower(modality)
         with torch.inference_mode(), _evaluating(tower), context:
-            for places in _same_shape(batch):
-                out[places] = _halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([batch[i] for i in places]))
+            for places in same_shape(batch):
+                out[places] = halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([batch[i] for i in places]))
         return out
 
     def similarity(self, a: Tensor | Embeddings, b: Tensor | Embeddings) -> Tensor:
@@ -320,6 +322,21 @@ class ViTLens(nn.Module):
             raise SpaceError(f"embeddings of shape {list(vectors.shape)}: space {self.space.name} has width {self.space.dim}")
         return vectors
 
+    def class_vectors(
+        self, labels: Sequence[str], *, templates: Sequence[str] = DEFAULT_TEMPLATES, batch_size: int = 256
+    ) -> Tensor:
+        """One vector per class [c, E], normalised: the mean of its prompts, one for each template.
+
+        Raises:
+            ModalityError: the model has no text tower.
+            OptionError: labels or templates that cannot be used.
+        """
+
+        def embed(prompts: list[str]) -> Tensor:
+            return self.encode({"text": prompts}, batch_size=batch_size)["text"]
+
+        return class_vectors(embed, labels, templates)
+
     def classify(
         self,
         modality: str,
@@ -338,7 +355,7 @@ class ViTLens(nn.Module):
             InputError, ModalityError: as `encode`; the model needs its text tower.
             OptionError: labels or templates that cannot be used.
         """
-        vectors = class_vectors(self, labels, templates)
+        vectors = self.class_vectors(labels, templates=templates)
         options = {} if read_options is None else {modality: read_options}
         embeddings = self.encode(
             {modality: items}, batch_size=batch_size, num_workers=num_workers, dtype=dtype, read_options=options
@@ -365,29 +382,6 @@ class ViTLens(nn.Module):
         return total[0] if flat else total
 
 
-@dataclass
-class _Items:
-    """Map-style dataset: position -> (position, preprocessed tensor or InputError); crosses into loader workers."""
-
-    modality: Modality
-    items: Sequence[Any]
-    options: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | InputError]:
-        try:
-            return index, self.modality.transform(self.modality.load(self.items[index], **self.options))
-        except InputError as error:
-            return index, error
-        except OptionError as error:
-            item = self.items[index]
-            if not isinstance(item, Mapping):
-                raise
-            return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts)  # the item's own option
-
-
 @contextmanager
 def _evaluating(tower: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while: batch norm must neither learn from what is encoded nor depend on the batch."""
@@ -400,27 +394,4 @@ def _evaluating(tower: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _same_shape(batch: list[Tensor]) -> list[list[int]]:
-    """Positions of the items that can be stacked, group by group."""
-    groups: dict[torch.Size, list[int]] = {}
-    for place, x in enumerate(batch):
-        groups.setdefault(x.shape, []).append(place)
-    return list(groups.values())
-
-
-def _halving(run: Any, x: Tensor) -> Tensor:
-    """run(x), in two halves when a CUDA device's memory does not hold it."""
-    try:
-        return run(x)
-    except torch.OutOfMemoryError:
-        if len(x) == 1:
-            raise
-    torch.cuda.empty_cache()
-    middle = len(x) // 2
-    return torch.cat([_halving(run, x[:middle]), _halving(run, x[middle:])])
-
-
-def _progress(stream: Iterable[Encoded], name: str, total: int) -> Iterator[Encoded]:
-    from rich.progress import track
-
-    yield from track(stream, description=f"encoding {name}", total=total)
+load = ViTLens.from_pretrained

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import ModalityError, OptionError
-from vitlens.modality import modalities_sharing, modality_class
+from vitlens.modality import Modality, get_modality, modalities_sharing, modality_class
 from vitlens.space import EmbeddingSpace
 from vitlens.vit import ViTSpec
 
@@ -74,6 +74,27 @@ class ModelSpec:
         """Every modality this model can encode, those that share an encoder (video: the image's) included."""
         own = [encoder.modality for encoder in self.encoders] + (["text"] if self.text else [])
         return own + modalities_sharing(own)
+
+    def modality(self, name: str) -> Modality:
+        """The modality `name` with the options this model's encoder was built for.
+
+        One that shares an encoder has those of its options that it has too: a video's frames are preprocessed like images.
+
+        Raises:
+            ModalityError: the model has no such modality.
+            OptionError: options that the modality does not have.
+        """
+        encoder = next((encoder for encoder in self.encoders if encoder.modality == name), None)
+        if encoder is not None:
+            return get_modality(name, **encoder.options)
+        if name == "text" and self.text is not None:
+            return get_modality(name, **self.text_options)
+        if name not in self.modalities:
+            raise ModalityError(f"model {self.name} has no modality {name!r}; it has {', '.join(self.modalities)}")
+        cls = modality_class(name)
+        known = cls().options()
+        shared = self.modality(cast(str, cls.shares)).options()
+        return get_modality(name, **{key: value for key, value in shared.items() if key in known})
 
     def restricted(self, modalities: Iterable[str] | None) -> ModelSpec:
         """The spec with only the towers that `modalities` need; None keeps all.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens.errors import OptionError
-
-if TYPE_CHECKING:
-    from vitlens.model import ViTLens
 
 DEFAULT_TEMPLATES = ("{}", "a photo of a {}.", "this is a {}.")
 
@@ -48,9 +44,9 @@ def fill_templates(label: str, templates: Sequence[str]) -> list[str]:
 
 
 def class_vectors(
-    model: ViTLens, labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES, *, batch_size: int = 256
+    embed: Callable[[list[str]], Tensor], labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> Tensor:
-    """One vector per class [c, E]: each prompt's embedding is normalised, their mean over the templates is normalised again.
+    """One vector per class [c, E]: the mean over its prompts' embeddings, normalised. `embed` gives normalised ones [n, E].
 
     Raises:
         OptionError: no labels, an empty or repeated one, or a template without its braces.
@@ -61,8 +57,7 @@ def class_vectors(
     if len(set(labels)) != len(labels) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise OptionError("labels: class names must be different, non-empty strings")
     prompts = [prompt for label in labels for prompt in fill_templates(label, templates)]
-    embeddings = model.encode({"text": prompts}, batch_size=batch_size)["text"]
-    return F.normalize(embeddings.unflatten(0, (len(labels), -1)).mean(dim=1), dim=-1)
+    return F.normalize(embed(prompts).unflatten(0, (len(labels), -1)).mean(dim=1), dim=-1)
 
 
 def classify_embeddings(embeddings: Tensor, labels: Sequence[str], vectors: Tensor, *, logit_scale: float) -> Classification:

@@ -15,7 +15,7 @@ from vitlens.errors import OptionError, SpaceError
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import load_embeddings
-from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors
+from vitlens.zeroshot import DEFAULT_TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class TextBank(EmbeddingIndex):
         if not isinstance(top, int) or top < 1:
             raise OptionError(f"top must be a whole number, 1 or more, found {top!r}")
         model.modality("text")
-        super().__init__(class_vectors(model, texts, templates, batch_size=batch_size), list(texts), model.space)
+        vectors = model.class_vectors(texts, templates=templates, batch_size=batch_size)
+        super().__init__(vectors, list(texts), model.space)
         self.top = top
 
     def describe(self, queries: Tensor) -> list[str]:

@@ -30,10 +30,10 @@ from vitlens.adapters.seed.pixels import UnclipPixels
 from vitlens.adapters.seed.quantizer import Fuse, SeedQuantizer
 from vitlens.adapters.seed.senses import Senses, Thing
 from vitlens.adapters.splice import LensStream
+from vitlens.devices import chosen_device
 from vitlens.errors import HostError, InputError, MissingDependencyError, OptionError
 from vitlens.model import ViTLens
 from vitlens.sources import name_of
-from vitlens.zoo import chosen_device
 
 Message = str | Thing | Sequence[str | Thing]
 """A text, a sensed thing, or several of both in the order they are said."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vitlens.adapters.host_files import dtype_argument, import_diffusers, reading
 from vitlens.adapters.running import memory
+from vitlens.devices import chosen_device
 from vitlens.errors import HostError, OptionError
-from vitlens.zoo import chosen_device
 
 
 class UnclipPixels:

@@ -25,11 +25,11 @@ from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.checkpoint import fill_model, read_state_dict
 from vitlens.embed import PatchEmbed
 from vitlens.errors import HostError, InputError, OptionError
+from vitlens.hub import hub_file
 from vitlens.modalities.image import Image
 from vitlens.sources import name_of
 from vitlens.space import EmbeddingSpace
 from vitlens.vit import FrozenViT
-from vitlens.zoo import hub_file
 
 Head = Literal["image_down", "reverse_qformer"]
 Fuse = Literal["qformer", "vit"]

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import vitlens.zoo
+import vitlens.model
 from tests.benchmarks.evaluation_world import DATASETS, TEST, Captions, Shapes, variant, write_world
 from tests.train.tiny import tiny_clip
 from vitlens.benchmarks.datasets import dataset as registry
@@ -43,7 +43,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(registry, "_import_all", lambda: None)
     monkeypatch.setattr(registry, "_REGISTRY", {cls.card.name: cls for cls in (*DATASETS, Elsewhere, Sounds)})
-    monkeypatch.setattr(vitlens.zoo, "load", load)
+    monkeypatch.setattr(vitlens.model, "load", load)
     monkeypatch.delenv("VITLENS_DATA", raising=False)
     return loaded
 

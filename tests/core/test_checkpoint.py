@@ -185,6 +185,13 @@ def test_the_native_format_gives_the_same_numbers_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
+def test_a_model_saved_twice_is_the_same_file(tmp_path: Path) -> None:
+    model = filled("depth")
+    files = [model.save_pretrained(tmp_path / str(n) / "m") for n in range(6)]  # an order of two names may agree by chance
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert len({(folder / name).read_bytes() for folder in files}) == 1, name
+
+
 def test_shared_tensors_are_stored_once_and_come_back_shared(tmp_path: Path) -> None:
     model = filled("eeg")
     state = dict(model.state_dict())

@@ -49,6 +49,11 @@ def test_workers_give_the_same_numbers(model: ViTLens) -> None:
     assert torch.equal(model.encode({"image": items}, num_workers=2)["image"], alone)
 
 
+def test_progress_leaves_standard_output_alone(model: ViTLens, capsys: pytest.CaptureFixture[str]) -> None:
+    model.encode({"image": pictures(2)}, progress=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_the_same_item_always_gives_the_same_embedding(model: ViTLens) -> None:
     first, second = (model.encode({"audio": [tone(440)]})["audio"] for _ in range(2))
     assert torch.equal(first, second)
@@ -132,7 +137,7 @@ def test_inputs_of_the_wrong_kind(model: ViTLens, inputs: object, named: str) ->
 
 
 def test_options_that_make_no_sense(model: ViTLens) -> None:
-    with pytest.raises(OptionError, match="batch_size must be 1 or more"):
+    with pytest.raises(OptionError, match="batch_size must be a whole number of 1 or more"):
         model.encode({"image": pictures(1)}, batch_size=0)
     with pytest.raises(OptionError, match="on_error"):
         model.encode({"image": []}, on_error="ignore")  # type: ignore[arg-type]

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import vitlens
-from vitlens.cli.about import find_modality
 from vitlens.errors import InputError, ModalityError, ModelError, OptionError
 from vitlens.imagebind import alias, data
 from vitlens.imagebind.models.imagebind_model import imagebind_huge
 from vitlens.modality import get_modality
+from vitlens.zoo import find_modality
 
 LOADERS: dict[str, Callable[..., Any]] = {
     name.removeprefix("load_and_transform_").removesuffix("_data"): loader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import entry_points
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitlens.cli.inputs import gather
-from vitlens.errors import InputError, ModelError
-from vitlens.modality import GROUP, Modality, Sample, get_modality, modality_class
+from vitlens.errors import InputError
+from vitlens.modality import GROUP, Modality, Sample, modality_class
 
 if TYPE_CHECKING:
     from vitlens.cards import ModelCard, Weights
@@ -43,9 +42,9 @@ def _about_weights(file: Weights, card: ModelCard, place: str | None) -> dict[st
 def hub_file(file: Weights, card: ModelCard) -> tuple[str, str] | None:
     """(Hub repository, file name) of weights, also of those a card names by their open_clip tag; None for others."""
     if file.kind == "open_clip":
-        from vitlens.zoo import _open_clip_source
+        from vitlens.zoo import open_clip_source
 
-        return _open_clip_source(card, file.file)
+        return open_clip_source(card, file.file)
     return (file.repo, file.file) if file.kind == "hub" else None
 
 
@@ -88,11 +87,11 @@ def package_of(name: str) -> str:
 def read_one(
     file: str, modality: str | None, options: Mapping[str, Mapping[str, Any]], model: str | None = None
 ) -> tuple[Modality, Sample]:
-    """One file's modality, with the options of `model` (see `find_modality`), and the Sample it reads.
+    """One file's modality, with the options of `model` (see `zoo.find_modality`), and the Sample it reads.
 
     Raises:
         InputError: no such file, a folder, several files, or one that cannot be read.
-        ModelError, ModalityError: as `find_modality`.
+        ModelError, ModalityError: as `zoo.find_modality`.
     """
     if Path(file).is_dir():
         raise InputError(file, "a folder", "one file")
@@ -101,32 +100,8 @@ def read_one(
         raise found.failures[0].to_error("a file of a known modality")
     if len(found.items) != 1:
         raise InputError(file, f"{len(found.items)} files", "one file")
+    from vitlens.zoo import find_modality
+
     item = found.items[0]
     chosen = find_modality(item.modality, model)
     return chosen, chosen.load(item.source, **options.get(item.modality, {}))
-
-
-def find_modality(name: str, model: str | None) -> Modality:
-    """The modality with the options `model` reads and preprocesses with; its own defaults without a model. No weights are read.
-
-    Raises:
-        ModelError: neither a zoo name nor a folder.
-        ModalityError: a modality the model does not have.
-    """
-    if model is None:
-        return get_modality(name)
-    import torch
-
-    from vitlens.model import ViTLens
-    from vitlens.spec import ModelSpec
-    from vitlens.zoo import card, list_models
-
-    config = Path(model) / "config.json"
-    if model in list_models():
-        spec = card(model).spec
-    elif config.is_file():
-        spec = ModelSpec.from_dict(json.loads(config.read_text(encoding="utf-8")))
-    else:
-        raise ModelError(f"unknown model {model!r}: not a zoo name ({', '.join(list_models())}), not a folder with config.json")
-    with torch.device("meta"):
-        return ViTLens.from_spec(spec.restricted([name])).modality(name)

@@ -119,7 +119,7 @@ def _open_model(name: str, modalities: list[str] | None, device: str | None) -> 
     from vitlens.cli.console import waiting
 
     with waiting(f"loading {name}"):
-        from vitlens.zoo import load
+        from vitlens.model import load
 
         return load(name, modalities=modalities, device=device)
 

@@ -17,7 +17,7 @@ from vitlens.modality import modality_class
 from vitlens.sources import check_file, decoding
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import StoredEmbeddings, holds_embeddings, load_embeddings
-from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors, classify_embeddings
+from vitlens.zeroshot import DEFAULT_TEMPLATES, classify_embeddings
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -140,7 +140,7 @@ def classify(
     Raises:
         OptionError: labels or templates that cannot be used.
     """
-    vectors = class_vectors(model, labels, tuple(templates) or DEFAULT_TEMPLATES)
+    vectors = model.class_vectors(labels, templates=tuple(templates) or DEFAULT_TEMPLATES)
     found: dict[int, dict[str, Any]] = {}
     failures = list(inputs.failures)
     for modality, items in inputs.by_modality().items():

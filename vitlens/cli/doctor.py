@@ -151,7 +151,7 @@ def check_hub() -> Iterator[Check]:
     if constants.HF_HUB_OFFLINE:
         yield Check("hub", "network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded")
     else:
-        from vitlens.zoo import hub_reachable
+        from vitlens.hub import hub_reachable
 
         answers = hub_reachable()
         detail = "the Hub answers" if answers else "the Hub does not answer: only weights on this machine can be used"

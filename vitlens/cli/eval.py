@@ -218,7 +218,7 @@ def _load(name: str, chosen: Sequence[Found], settings: Settings, device: str | 
     """The model, with the towers that are needed and that it has; what is missing is an error of its dataset."""
     import torch
 
-    from vitlens.zoo import load
+    from vitlens.model import load
 
     wanted = dict.fromkeys(m for found in chosen for m in modalities_of(found.dataset.card, settings))
     if device is None and torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -142,7 +142,7 @@ def _weights(given: Sequence[str] | None, streams: Streams) -> dict[str, float] 
 
 def _model(name: str, streams: Streams, device: str | None, *, needs_text: bool) -> ViTLens:
     """The model with the towers that are needed."""
-    from vitlens.zoo import load
+    from vitlens.model import load
 
     towers = [stream for stream in streams if stream != "text"]
     towers += ["text"] if needs_text or "text" in streams else []

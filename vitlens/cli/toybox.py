@@ -107,7 +107,7 @@ def hosts(
     """
     from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables
     from vitlens.benchmarks.toybox.training.generators import GeneratorsRecipe, train_generators
-    from vitlens.zoo import load
+    from vitlens.model import load
 
     recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
     if dry_run:
@@ -142,7 +142,7 @@ def evaluate(
     from vitlens.benchmarks.toybox.demo.evaluate import evaluate as measure
     from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables, sensor_tables
     from vitlens.benchmarks.toybox.world.objects import World
-    from vitlens.zoo import load
+    from vitlens.model import load
 
     if folder is not None and folder.is_file():
         raise OptionError(f"--folder {folder} is a file")

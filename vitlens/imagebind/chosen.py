@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -17,9 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from vitlens.errors import ModalityError, OptionError
 from vitlens.imagebind.alias import ENV
 from vitlens.modality import Modality
-
-if TYPE_CHECKING:
-    from vitlens.imagebind.models.imagebind_model import ImageBindModel
+from vitlens.zoo import find_modality
 
 DEFAULT = "vitlens-l"
 
@@ -44,10 +42,14 @@ class Target:
                 raise ModalityError(
                     f"model {self.name}, as it was made, has no modality {name!r}; it has {', '.join(self._modalities)}"
                 )
-            from vitlens.cli.about import find_modality
-
             self._modalities[name] = find_modality(name, self.name)
         return self._modalities[name]
+
+
+class Made(Protocol):
+    """A model of the drop-in (ImageBindModel): it says what the loaders prepare for."""
+
+    target: Target
 
 
 _latest: list[Target] = []
@@ -68,7 +70,7 @@ def follow(target: Target) -> None:
     _latest[:] = [target]
 
 
-def current(model: str | os.PathLike[str] | ImageBindModel | None = None) -> Target:
+def current(model: str | os.PathLike[str] | Made | None = None) -> Target:
     """What to prepare for: `model` (a name, a folder or a model), else the model made last, else the default.
 
     Raises:

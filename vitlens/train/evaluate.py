@@ -15,7 +15,6 @@ from vitlens.model import ViTLens
 from vitlens.processes import world
 from vitlens.train.recipe import EvaluationOptions
 from vitlens.train.records import Reader, Table, texts_of
-from vitlens.zeroshot import class_vectors
 
 KEEP_BYTES = 1 << 28
 
@@ -53,7 +52,7 @@ class ZeroShot:
 
     def prepare(self, model: ViTLens) -> None:
         """Compute the class vectors with the anchors' text tower."""
-        self.vectors = class_vectors(model, self.classes, self.templates)
+        self.vectors = model.class_vectors(self.classes, templates=self.templates)
 
     @torch.no_grad()
     def score(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> Score:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vitlens import checkpoint, zoo
-from vitlens.cards import ModelCard, Weights, all_cards
+from vitlens import zoo
+from vitlens.cards import ModelCard, Weights
 from vitlens.embed import ModEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens import lens_config_from_dict
-from vitlens.model import ViTLens
+from vitlens.model import ViTLens, load
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_open_clip, build_vit
@@ -38,11 +36,11 @@ def load_anchors(recipe: Recipe) -> ViTLens:
     """
     name = anchor_name(recipe)
     if name.startswith("open_clip/"):
-        return _load_open_clip(name, recipe.anchors.weights)
+        return ViTLens.from_state(zoo.read_card(_open_clip_card(name), weights=recipe.anchors.weights))
     known = anchor_spec(recipe).modalities
     optional = [IMAGE, "text", *([recipe.model.modality] if recipe.model.start in ("anchors", name) else [])]
     wanted = dict.fromkeys([*recipe.anchors.modalities, *(m for m in optional if m in known)])
-    return zoo.load(name, modalities=list(wanted), device="cpu", weights=recipe.anchors.weights)
+    return load(name, modalities=list(wanted), device="cpu", weights=recipe.anchors.weights)
 
 
 def anchor_spec(recipe: Recipe) -> ModelSpec:
@@ -50,12 +48,7 @@ def anchor_spec(recipe: Recipe) -> ModelSpec:
     name = anchor_name(recipe)
     if name.startswith("open_clip/"):
         return _open_clip_card(name).spec
-    if name in all_cards():
-        return zoo.card(name).spec
-    try:
-        return ModelSpec.from_dict(json.loads((Path(name) / "config.json").read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{name}: no model folder with a readable config.json ({error})") from error
+    return zoo.find_spec(name)
 
 
 def anchor_name(recipe: Recipe) -> str:
@@ -79,17 +72,6 @@ def _open_clip_card(name: str) -> ModelCard:
     spec = ModelSpec(name=name, space=EmbeddingSpace(name, width), encoders=(EncoderSpec(IMAGE, vit),), text=vit)
     weights = Weights("open_clip", (IMAGE, "text"), parts[2], layout="open_clip")
     return ModelCard(spec=spec, summary="", weights=(weights,), source=name)
-
-
-def _load_open_clip(name: str, folder: str | None) -> ViTLens:
-    card = _open_clip_card(name)
-    path = zoo.find_weights(card.weights[0], card, folder)
-    content = checkpoint.import_official(checkpoint.read_state_dict(path), layout="open_clip")
-    with torch.device("meta"):
-        model = ViTLens.from_spec(card.spec)
-    model.logit_scale = content.logit_scale or model.logit_scale
-    checkpoint.fill_model(model, content.state, source=str(path))
-    return model
 
 
 def encoder_spec(recipe: Recipe, anchors: ModelSpec) -> EncoderSpec:
@@ -139,7 +121,7 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
             raise OptionError(f"model.start: {model.spec.name} has no encoder of {options.modality} to go on from")
         encoder = copy_encoder(_as_encoder(model.encoders[options.modality]), spec)
     elif options.start:
-        start = zoo.load(options.start, modalities=[options.modality], device="cpu")
+        start = load(options.start, modalities=[options.modality], device="cpu")
         spec = encoder_spec(recipe, start.spec)
         encoder = copy_encoder(_as_encoder(start.encoders[options.modality]), spec)
     else:

@@ -66,7 +66,7 @@ def talking_host(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED, *, lo
 
 def shipped_host() -> InstructBlipAdapter:
     """The shipped host with the shipped lenses: `vitlens chat --model vitlens-toybox`."""
-    from vitlens.zoo import load
+    from vitlens.model import load
 
     host = talking_host(load("vitlens-toybox"))
     host.defaults = {**host.defaults, **ANSWERING}

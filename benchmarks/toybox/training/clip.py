@@ -23,6 +23,7 @@ from vitlens.benchmarks.toybox.world.captions import captions, material_prompts,
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, World
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
+from vitlens.devices import chosen_device
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import OptionError
 from vitlens.modality import Modality, get_modality
@@ -32,7 +33,6 @@ from vitlens.spec import ModelSpec
 from vitlens.text_tower import from_open_clip_text
 from vitlens.towers import build_open_clip, from_open_clip
 from vitlens.vit import ViTSpec
-from vitlens.zoo import chosen_device
 
 PICTURE = 64
 CONTEXT = 20

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate
 from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
 from vitlens.benchmarks.toybox.training.card import write_card
@@ -27,10 +25,9 @@ from vitlens.benchmarks.toybox.world.objects import World
 from vitlens.cli.console import remark
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
-from vitlens.model import ViTLens
+from vitlens.model import ViTLens, load
 from vitlens.train import Recipe, Trainer
 from vitlens.train.start import assembled
-from vitlens.zoo import load_native
 
 NAME = "vitlens-toybox"
 VALIDATION = 280
@@ -136,12 +133,12 @@ class _Run:
 
     def assemble(self, lenses: dict[str, ViTLens]) -> ViTLens:
         """One model with all encoders, in float16 as it ships."""
-        model = load_native(self.home / "clip")  # a model of its own: it becomes float16 in place
+        model = load(self.home / "clip", device="cpu")  # a model of its own: it becomes float16 in place
         for sensor, lens in lenses.items():
             spec = next(e for e in lens.spec.encoders if e.modality == sensor)
             model = assembled(model, NAME, spec, lens.encoders[sensor])  # type: ignore[arg-type]
         model.half().save_pretrained(self.home / "model")
-        return load_native(self.home / "model", dtype=torch.float32)
+        return load(self.home / "model", device="cpu")
 
     def measured(self, stage: str, model: ViTLens, path: Path | None = None) -> Results:
         """The table of a model; kept, and measured anew when the model's sensors change."""
@@ -188,7 +185,7 @@ class _Run:
             with self._clock(stage):
                 train()
             done.touch()
-        return load_native(folder)
+        return load(folder, device="cpu")
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

@@ -15,7 +15,8 @@ from vitlens.imagebind.layout import item_shape, to_encoder
 from vitlens.imagebind.names import ModalityType as ModalityType
 from vitlens.imagebind.names import encoder_name, imagebind_name, our_name, where_else
 from vitlens.imagebind.postprocessors import postprocessors
-from vitlens.model import ViTLens
+from vitlens.model import ViTLens, load
+from vitlens.zoo import card
 
 LAYERS = ("modality_preprocessors", "modality_trunks", "modality_heads")
 """Parts of ImageBind's model that ours does not have."""
@@ -113,8 +114,6 @@ def imagebind_huge(
         ModelError: no such model, or its weights are not on this machine; says what to put where.
         ModalityError: a modality the model does not have.
     """
-    from vitlens.zoo import card, load
-
     name = default_model() if model is None else os.fspath(model)
     names = [modalities] if isinstance(modalities, str) else modalities
     wanted = None if names is None else [our_name(key) for key in names]

@@ -1,0 +1,86 @@
+"""Items become batches: read and preprocessed in order, by other processes if wanted; what cannot be read is one item's error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from vitlens import checks
+from vitlens.errors import InputError, OptionError
+from vitlens.modality import Modality
+from vitlens.sources import name_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Preprocessed items and their positions among all; and the errors of those that could not be read, by position."""
+
+    positions: list[int]
+    items: list[Tensor]
+    errors: dict[int, InputError]
+
+
+def batches(
+    modality: Modality, items: Sequence[Any], *, batch_size: int, num_workers: int = 0, options: Mapping[str, Any] | None = None
+) -> Iterator[Batch]:
+    """The items, read with `options`, `batch_size` at a time.
+
+    Raises:
+        OptionError: a batch size or number of processes that is none.
+    """
+    checks.whole("batch_size", batch_size, least=1)
+    checks.whole("num_workers", num_workers, least=0)
+    from torch.utils.data import DataLoader
+
+    readers = cast(Any, _Items(modality, items, dict(options or {})))
+    for loaded in DataLoader(readers, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
+        good = [(position, x) for position, x in loaded if isinstance(x, Tensor)]
+        bad = {position: x for position, x in loaded if isinstance(x, InputError)}
+        yield Batch([position for position, _ in good], [x for _, x in good], bad)
+
+
+@dataclass
+class _Items:
+    """Map-style dataset: position -> (position, preprocessed tensor or InputError); crosses into loader workers."""
+
+    modality: Modality
+    items: Sequence[Any]
+    options: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | InputError]:
+        try:
+            return index, self.modality.transform(self.modality.load(self.items[index], **self.options))
+        except InputError as error:
+            return index, error
+        except OptionError as error:
+            item = self.items[index]
+            if not isinstance(item, Mapping):
+                raise
+            return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts)  # the item's own option
+
+
+def same_shape(batch: list[Tensor]) -> list[list[int]]:
+    """Positions of the items that can be stacked, group by group."""
+    groups: dict[torch.Size, list[int]] = {}
+    for place, x in enumerate(batch):
+        groups.setdefault(x.shape, []).append(place)
+    return list(groups.values())
+
+
+def halving(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """run(x), in two halves when a CUDA device's memory does not hold it."""
+    try:
+        return run(x)
+    except torch.OutOfMemoryError:
+        if len(x) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(x) // 2
+    return torch.cat([halving(run, x[:middle]), halving(run, x[middle:])])
