@@ -26,7 +26,7 @@ from vitlens.fingerprint import ViTFingerprint, fingerprint
 from vitlens.model import ViTLens, load
 from vitlens.sources import name_of
 from vitlens.towers import from_huggingface
-from vitlens.vit import FreezePlan, FrozenViT
+from vitlens.vit import FrozenViT, Trainable
 
 Positions = Literal["strict", "interpolate"]
 
@@ -63,7 +63,7 @@ class LensStream(nn.Module):
         self.own: FrozenViT | None = None
         if isinstance(encoder.vit, FrozenViT):
             self.fingerprint = fingerprint(encoder.vit)
-            if trains != FreezePlan() or self.skipped:
+            if trains != Trainable() or self.skipped:
                 self.own = _first_blocks(encoder.vit, trains.first_blocks)
 
     @classmethod
@@ -280,7 +280,7 @@ def _place(vit: FrozenViT) -> tuple[torch.device, torch.dtype]:
     return (norms[0].device, norms[0].dtype) if norms else (next(vit.parameters()).device, torch.float32)
 
 
-def _in_words(trains: FreezePlan, skipped: int) -> str:
+def _in_words(trains: Trainable, skipped: int) -> str:
     own = [name for name in ("class_token", "positions", "norm_pre") if getattr(trains, name)]
     own += [f"its own first {trains.first_blocks} blocks"] if trains.first_blocks else []
     own += [f"no tokens for the first {skipped} blocks"] if skipped else []

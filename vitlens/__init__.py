@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from vitlens.space import Embeddings as Embeddings
     from vitlens.space import EmbeddingSpace as EmbeddingSpace
     from vitlens.spec import ModelSpec as ModelSpec
-    from vitlens.vit import FreezePlan as FreezePlan
     from vitlens.vit import FrozenViT as FrozenViT
+    from vitlens.vit import Trainable as Trainable
     from vitlens.vit import ViTSpec as ViTSpec
     from vitlens.zoo import card as card
     from vitlens.zoo import list_models as list_models
@@ -56,8 +56,8 @@ _HOMES = {
     "Embeddings": "space",
     "ModelSpec": "spec",
     "ViTLens": "model",
-    "FreezePlan": "vit",
     "FrozenViT": "vit",
+    "Trainable": "vit",
     "ViTSpec": "vit",
     "card": "zoo",
     "list_models": "zoo",

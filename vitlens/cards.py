@@ -17,7 +17,7 @@ from vitlens.encoder import EncoderSpec
 from vitlens.lens import IdentityConfig, PerceiverConfig
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
-from vitlens.vit import FreezePlan, ViTSpec
+from vitlens.vit import Trainable, ViTSpec
 
 VITLENS_REPO = "TencentARC/ViT-Lens"
 VITLENS_LICENCE = "Apache-2.0 (licence of the public repository; the licence shown beside the weights was not checked here)"
@@ -79,9 +79,9 @@ VIT_G = ViTSpec("ViT-bigG-14")
 DATACOMP_L = EmbeddingSpace("open_clip/ViT-L-14/datacomp_xl_s13b_b90k", 768)
 DATACOMP_B = EmbeddingSpace("open_clip/ViT-B-16/datacomp_xl_s13b_b90k", 512)
 LAION_G = EmbeddingSpace("open_clip/ViT-bigG-14/laion2b_s39b_b160k", 1280)
-FIRST_FOUR = FreezePlan(first_blocks=4)
-TACTILE_PLAN = FreezePlan(class_token=True, positions=True, norm_pre=True, first_blocks=4)
-CLASS_TOKEN = FreezePlan(class_token=True)
+FIRST_FOUR = Trainable(first_blocks=4)
+TACTILE_PLAN = Trainable(class_token=True, positions=True, norm_pre=True, first_blocks=4)
+CLASS_TOKEN = Trainable(class_token=True)
 DEPTH_OPTIONS = {"metres_factor": 8.0}
 
 
@@ -112,7 +112,7 @@ def _openshape_card(name: str, file: str, *, depth: int, skip: int, **card: Any)
     options = {"points": 10000, "color": True, "up": "z", "mirror": "y", "tokenizer": "pnsa", "group_size": 64, "radius": 0.2}
     lens = PerceiverConfig(depth=depth)
     sensor = EncoderSpec(
-        "point_cloud", vit, options=options, lens=lens, token_width=256, trains=FreezePlan(class_token=True, positions=True)
+        "point_cloud", vit, options=options, lens=lens, token_width=256, trains=Trainable(class_token=True, positions=True)
     )
     spec = ModelSpec(
         name=name, space=LAION_G, encoders=(EncoderSpec("image", VIT_G), sensor), text=VIT_G, licence=VITLENS_LICENCE
@@ -180,7 +180,7 @@ def _l_training_cards(sensors: dict[str, EncoderSpec]) -> list[ModelCard]:
     return [
         _training_card(
             "vitlens-l-pc-shapenet",
-            replace(point, lens=PerceiverConfig(depth=4, tied=True), trains=FreezePlan(everything=True)),
+            replace(point, lens=PerceiverConfig(depth=4, tied=True), trains=Trainable(everything=True)),
             "Datacomp_L14_ShapeNet.pt",
             summary=f"ViT-Lens-L point cloud, weight-tied lens ({cloud})",
             training_data="ULIP-ShapeNet triplets",
@@ -188,7 +188,7 @@ def _l_training_cards(sensors: dict[str, EncoderSpec]) -> list[ModelCard]:
         ),
         _training_card(
             "vitlens-l-pc-objaverse",
-            replace(point, trains=FreezePlan(everything=True)),
+            replace(point, trains=Trainable(everything=True)),
             "Datacomp_L14_objaverse.pt",
             summary=f"ViT-Lens-L point cloud ({cloud})",
             training_data="ULIP2-Objaverse triplets",

@@ -12,7 +12,7 @@ from vitlens.errors import OptionError
 from vitlens.lens import LensConfig, build_lens, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
 from vitlens.towers import build_vit
-from vitlens.vit import FreezePlan, FrozenViT, ViTSpec
+from vitlens.vit import FrozenViT, Trainable, ViTSpec
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EncoderSpec:
     """Constructor options of the modality: what its preprocessing and ModEmbed assume."""
     lens: LensConfig | None = None
     token_width: int | None = None
-    trains: FreezePlan = field(default_factory=FreezePlan)
+    trains: Trainable = field(default_factory=Trainable)
     """What of the ViT trains beside ModEmbed and lens."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class EncoderSpec:
                 options=values.get("options") or {},
                 lens=None if lens is None else lens_config_from_dict(lens),
                 token_width=values.get("token_width"),
-                trains=FreezePlan(**values.get("trains") or {}),
+                trains=Trainable(**values.get("trains") or {}),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise OptionError(f"encoder spec: {type(error).__name__}: {error}") from error
@@ -110,4 +110,4 @@ def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEnc
     if isinstance(tower, FrozenViT):
         tower.adopt_patch_embedding(embed)
     lens = build_lens(spec.lens or modality.default_lens, input_width=width, vit=tower)
-    return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(spec.trains))
+    return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(but=spec.trains))

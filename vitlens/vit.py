@@ -53,7 +53,7 @@ class ViTSpec:
 
 
 @dataclass(frozen=True)
-class FreezePlan:
+class Trainable:
     """Which parts of the ViT train beside ModEmbed and lens; by default none."""
 
     class_token: bool = False
@@ -65,13 +65,13 @@ class FreezePlan:
 
     def __post_init__(self) -> None:
         if self.first_blocks < 0 or self.last_blocks < 0:
-            raise OptionError(f"freeze plan: block counts of 0 or more, found {self.first_blocks} and {self.last_blocks}")
+            raise OptionError(f"trains: block counts of 0 or more, found {self.first_blocks} and {self.last_blocks}")
 
-    def trains(self, name: str, depth: int) -> bool:
-        """Whether the parameter `name` of a FrozenViT with `depth` blocks trains under this plan."""
+    def names(self, parameter: str, depth: int) -> bool:
+        """Whether `parameter` of a FrozenViT with `depth` blocks trains."""
         if self.everything:
             return True
-        head, _, rest = name.partition(".")
+        head, _, rest = parameter.partition(".")
         if head == "blocks":
             block = int(rest.partition(".")[0])
             return block < self.first_blocks or block >= depth - self.last_blocks
@@ -79,7 +79,7 @@ class FreezePlan:
 
 
 class FrozenViT(nn.Module):
-    """Tokens [b, m, D] in, embedding [b, E] out. Frozen at birth; `freeze(plan)` names what trains.
+    """Tokens [b, m, D] in, embedding [b, E] out. Frozen at birth; `freeze(but=...)` names what trains.
 
     `positions` holds a row per patch and, when `positions_cover_prefix`, first one per prefix token (class token, registers).
     Other numbers of tokens than `patches` get resized positions, unless the blocks use rotary positions of a fixed grid.
@@ -136,7 +136,7 @@ class FrozenViT(nn.Module):
         self.head = head or nn.Identity()
         self.block_arguments = _block_arguments(self.blocks[0]) if len(self.blocks) else {}
         self._patch = (patch,)  # in a tuple: not a submodule, the encoder that takes it registers it
-        self.freeze(FreezePlan())
+        self.freeze()
 
     @property
     def prefix(self) -> int:
@@ -220,17 +220,17 @@ class FrozenViT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         return self.finish(self.forward_tokens(tokens))
 
-    def freeze(self, plan: FreezePlan) -> FrozenViT:
-        """Let exactly the parameters named by `plan` train; returns self."""
+    def freeze(self, *, but: Trainable = Trainable()) -> FrozenViT:
+        """Let exactly the parameters that `but` names train; returns self."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(plan.trains(name, len(self.blocks)))
+            parameter.requires_grad_(but.names(name, len(self.blocks)))
         return self
 
-    def fork(self, plan: FreezePlan) -> FrozenViT:
-        """A second view for another sensor: shares every frozen tensor, has its own copy of what `plan` trains."""
-        shared: dict[int, Any] = {id(p): p for n, p in self.named_parameters() if not plan.trains(n, len(self.blocks))}
+    def fork(self, trains: Trainable) -> FrozenViT:
+        """A second view for another sensor: shares every frozen tensor, has its own copy of what `trains` names."""
+        shared: dict[int, Any] = {id(p): p for n, p in self.named_parameters() if not trains.names(n, len(self.blocks))}
         shared |= {id(b): b for b in self.buffers()}
-        return copy.deepcopy(self, shared).freeze(plan)
+        return copy.deepcopy(self, shared).freeze(but=trains)
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
@@ -274,7 +274,7 @@ class HostViT(nn.Module):
         self.blocks = nn.ModuleList()
         self.embed_dim = width
 
-    def freeze(self, plan: FreezePlan) -> HostViT:
+    def freeze(self, *, but: Trainable = Trainable()) -> HostViT:
         """Nothing to freeze: the host holds the weights."""
         return self
 

@@ -19,7 +19,7 @@ from vitlens.lens import PerceiverConfig
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.towers import from_huggingface
-from vitlens.vit import FreezePlan, ViTSpec
+from vitlens.vit import Trainable, ViTSpec
 
 SENSORS = ("point_cloud", "depth", "tactile", "audio", "eeg")
 
@@ -192,7 +192,7 @@ def test_lenses_are_named_and_checked(model: ViTLens) -> None:
     with pytest.raises(HostError, match="last blocks"):
         LensStream(
             model.encoders["depth"],  # type: ignore[arg-type]
-            replace(spec, trains=FreezePlan(last_blocks=1)),
+            replace(spec, trains=Trainable(last_blocks=1)),
             modality=model.modality("depth"),
             name="x",
         )

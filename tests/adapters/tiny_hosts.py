@@ -16,7 +16,7 @@ from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.towers import from_huggingface
-from vitlens.vit import FreezePlan, ViTSpec
+from vitlens.vit import Trainable, ViTSpec
 
 SIZE, PATCH, WIDTH, QUERIES = 32, 8, 32, 8
 TOKENS = (SIZE // PATCH) ** 2
@@ -190,14 +190,14 @@ def lens_model(
     modality: str = "depth",
     *,
     options: dict[str, Any] | None = None,
-    trains: FreezePlan | None = None,
+    trains: Trainable | None = None,
     **spec: Any,
 ) -> ViTLens:
     """A random lens of `modality` around the ViT of a host, which it shares (apart from what `trains` names)."""
     config: Any = vision.config
     vit_spec = ViTSpec(config.model_type, library="huggingface", config=config.to_diff_dict())
     options = options or SMALL.get(modality, {})
-    encoder_spec = EncoderSpec(modality, vit_spec, options=options, trains=trains or FreezePlan(), **spec)
+    encoder_spec = EncoderSpec(modality, vit_spec, options=options, trains=trains or Trainable(), **spec)
     asked = [parameter.requires_grad for parameter in vision.parameters()]
     encoder = build_encoder(encoder_spec, vit=from_huggingface(vision))
     for parameter, flag in zip(vision.parameters(), asked, strict=True):

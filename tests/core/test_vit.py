@@ -10,7 +10,7 @@ from torch import nn
 
 from vitlens.errors import ModelError, OptionError
 from vitlens.towers import build_open_clip, build_vit, from_huggingface, from_open_clip, from_timm
-from vitlens.vit import FreezePlan, FrozenViT, ViTSpec, resize_positions
+from vitlens.vit import FrozenViT, Trainable, ViTSpec, resize_positions
 
 CLIP: dict[str, Any] = {
     "embed_dim": 16,
@@ -169,15 +169,15 @@ def trained(vit: FrozenViT) -> set[str]:
 def test_freeze_plans_name_exactly_what_trains() -> None:
     vit = tiny()
     assert trained(vit) == set()
-    assert trained(vit.freeze(FreezePlan(class_token=True))) == {"class_token"}
-    assert trained(vit.freeze(FreezePlan(positions=True, norm_pre=True))) == {"positions", "norm_pre.weight", "norm_pre.bias"}
-    assert {n.split(".")[1] for n in trained(vit.freeze(FreezePlan(first_blocks=1, last_blocks=1)))} == {"0", "2"}
-    assert len(trained(vit.freeze(FreezePlan(everything=True)))) == len(list(vit.parameters()))
+    assert trained(vit.freeze(but=Trainable(class_token=True))) == {"class_token"}
+    assert trained(vit.freeze(but=Trainable(positions=True, norm_pre=True))) == {"positions", "norm_pre.weight", "norm_pre.bias"}
+    assert {n.split(".")[1] for n in trained(vit.freeze(but=Trainable(first_blocks=1, last_blocks=1)))} == {"0", "2"}
+    assert len(trained(vit.freeze(but=Trainable(everything=True)))) == len(list(vit.parameters()))
 
 
 def test_a_fork_shares_what_is_frozen_and_owns_what_trains() -> None:
     vit = tiny()
-    fork = vit.fork(FreezePlan(class_token=True, first_blocks=1))
+    fork = vit.fork(Trainable(class_token=True, first_blocks=1))
     assert fork.class_token is not vit.class_token
     assert fork.blocks[0].mlp.c_fc.weight is not vit.blocks[0].mlp.c_fc.weight
     assert fork.blocks[1].mlp.c_fc.weight is vit.blocks[1].mlp.c_fc.weight

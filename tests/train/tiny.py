@@ -19,7 +19,7 @@ from vitlens.spec import ModelSpec
 from vitlens.text_tower import TextTower
 from vitlens.train.recipe import Recipe
 from vitlens.train.recipe_files import load_recipe
-from vitlens.vit import FreezePlan, FrozenViT, ViTSpec
+from vitlens.vit import FrozenViT, ViTSpec
 
 WIDTH, SIZE, PATCH, DIM = 32, 32, 8, 16
 CLIP = {
@@ -69,7 +69,7 @@ def tiny_clip(*, text: bool = True) -> ViTLens:
         patch=patch,
     )
     image = EncoderSpec("image", VIT, options={"size": SIZE})
-    encoder = LensEncoder(embed=vit.patch_embedding(), lens=IdentityLens(), vit=vit.freeze(FreezePlan()))
+    encoder = LensEncoder(embed=vit.patch_embedding(), lens=IdentityLens(), vit=vit.freeze())
     words = Block(16, 2)
     with torch.no_grad():
         words.attn.out_proj.weight.mul_(10)  # the end token must hear what the words before it are

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitlens.errors import OptionError
-from vitlens.vit import FreezePlan
+from vitlens.vit import Trainable
 
 INSTALL = "pip install 'vitlens[train]'"
 
@@ -36,7 +36,7 @@ class ModelOptions:
     lens: dict[str, Any] | None = None
     """{kind: perceiver | self_attention | identity, ...}; none: the modality's default."""
     token_width: int | None = None
-    trains: FreezePlan = field(default_factory=FreezePlan)
+    trains: Trainable = field(default_factory=Trainable)
     """What of the ViT trains beside ModEmbed and lens."""
     lora: LoraOptions | None = None
     vit_weights: Literal["anchors", "random"] = "anchors"

@@ -20,7 +20,7 @@ from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_open_clip, build_vit
 from vitlens.train.recipe import Recipe
-from vitlens.vit import FreezePlan, FrozenViT, ViTSpec
+from vitlens.vit import FrozenViT, Trainable, ViTSpec
 
 IMAGE = "image"
 """The modality whose encoder holds the pretrained ViT."""
@@ -166,7 +166,7 @@ def new_encoder(model: ViTLens, spec: EncoderSpec, *, random: bool = False) -> L
             f"model.vit is {spec.vit.name}, the anchors' image ViT is {known.name}: its weights are not known here; "
             "choose vit_weights: random, or give Trainer a model that has this encoder and set model.start=anchors"
         )
-    vit = image.vit.fork(FreezePlan())
+    vit = image.vit.fork(Trainable())
     if isinstance(image.embed, ModEmbed):
         vit._patch = (image.embed,)
     drop = spec.vit.skip_blocks - known.skip_blocks

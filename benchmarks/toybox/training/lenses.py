@@ -23,7 +23,7 @@ from vitlens.train.recipe import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from vitlens.vit import FreezePlan
+from vitlens.vit import Trainable
 
 LENSES: dict[str, ModelOptions] = {
     "point_cloud": ModelOptions(
@@ -43,25 +43,25 @@ LENSES: dict[str, ModelOptions] = {
         modality="depth",
         options={"size": 64, "mean": 0.0499, "std": 0.0264},
         lens={"kind": "identity"},
-        trains=FreezePlan(first_blocks=2),
+        trains=Trainable(first_blocks=2),
     ),
     "tactile": ModelOptions(
         modality="tactile",
         options={"size": 64, "resize": 64, "mean": [0.478] * 3, "std": [0.12] * 3},
         lens={"kind": "identity"},
-        trains=FreezePlan(class_token=True, positions=True, norm_pre=True, first_blocks=2),
+        trains=Trainable(class_token=True, positions=True, norm_pre=True, first_blocks=2),
     ),
     "audio": ModelOptions(
         modality="audio",
         options={"clip_seconds": 1.0, "clips": 1, "frames": 96, "mel_bins": 64, "stride": 8},
         lens={"kind": "identity"},
-        trains=FreezePlan(class_token=True, first_blocks=2),
+        trains=Trainable(class_token=True, first_blocks=2),
     ),
     "eeg": ModelOptions(
         modality="eeg",
         options={"window_size": 8, "stride": 8},
         lens={"kind": "identity"},
-        trains=FreezePlan(class_token=True, first_blocks=2),
+        trains=Trainable(class_token=True, first_blocks=2),
     ),
 }
 """What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
@@ -112,10 +112,10 @@ def lens_recipe(
 def ablation_recipe(name: str, base: Recipe, *, epochs: int, output: str) -> Recipe:
     """`base` for so many epochs, with the one thing changed that the ablation is about."""
     model, anchors = base.model, base.anchors
-    frozen = {"trains": FreezePlan()}
+    frozen = {"trains": Trainable()}
     changes: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "shipped": ({}, anchors.modalities),
-        "scratch": ({"vit_weights": "random", "trains": FreezePlan(everything=True)}, anchors.modalities),
+        "scratch": ({"vit_weights": "random", "trains": Trainable(everything=True)}, anchors.modalities),
         "text-anchors": ({}, ["text"]),
         "image-anchors": ({}, ["image"]),
         "no-lens": ({**frozen, "lens": {"kind": "identity"}}, anchors.modalities),

@@ -24,7 +24,7 @@ from vitlens.lens import PerceiverConfig
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
-from vitlens.vit import FreezePlan, ViTSpec
+from vitlens.vit import Trainable, ViTSpec
 
 ASK = "what is this object ?"
 LONG = "describe this object in details ."
@@ -429,7 +429,7 @@ def test_a_lens_of_another_width_is_refused() -> None:
 def test_a_lens_with_parts_of_its_own() -> None:
     """Its own first block runs before the host's ViT takes over, so it cannot share a pass with others."""
     model, parts = tiny_hosts.instructblip()
-    lens = tiny_hosts.lens_model(model.vision_model, trains=FreezePlan(class_token=True, positions=True, first_blocks=1))
+    lens = tiny_hosts.lens_model(model.vision_model, trains=Trainable(class_token=True, positions=True, first_blocks=1))
     encoder: Any = lens.encoders["depth"]
     encoder.vit.class_token.add_(0.5)
     for parameter in encoder.vit.blocks[0].parameters():

@@ -17,7 +17,7 @@ from vitlens.adapters.chat.llava import LlavaAdapter
 from vitlens.errors import HostError, ModalityError, ModelError, OptionError
 from vitlens.lens import PerceiverConfig
 from vitlens.modality import get_modality
-from vitlens.vit import FreezePlan
+from vitlens.vit import Trainable
 
 ASK = "what is this object ?"
 FEW = {"max_new_tokens": 8, "min_new_tokens": 4}
@@ -305,7 +305,7 @@ def test_misfits_are_refused_by_name() -> None:
 @torch.no_grad()
 def test_a_lens_with_a_first_block_of_its_own() -> None:
     model, parts = tiny_hosts.llava()
-    lens = tiny_hosts.lens_model(model.model.vision_tower, trains=FreezePlan(class_token=True, first_blocks=1))
+    lens = tiny_hosts.lens_model(model.model.vision_tower, trains=Trainable(class_token=True, first_blocks=1))
     encoder: Any = lens.encoders["depth"]
     for parameter in encoder.vit.blocks[0].parameters():
         parameter.mul_(1.2)
