@@ -157,8 +157,8 @@ class AnyToAny:
             decoder.check_words(plan.request.prompt, plan.request.negative_prompt)
         if plan.bridge == "embedding":
             decoder.norm_and_source(plan.fitted_length)
-        if plan.card.embedding == "kandinsky":
-            _ = decoder.reference  # its unconditional embedding comes from there
+        if decoder.embedding_input is not None and decoder.embedding_input.needs_blank:
+            _ = decoder.reference  # where the embedding of an empty picture comes from
 
     def _made(self, plan: Plan, job: _Job) -> Generated:
         request = plan.request

@@ -1,4 +1,4 @@
-"""How a condition - an embedding, prompts with weights, a picture - becomes the arguments of a diffusers pipeline's call.
+"""A condition - an embedding, prompts with weights, a picture - and how its texts become arguments of a pipeline's call.
 
 Several prompts become one condition as CoDi does it (arXiv 2305.11846): the weighted sum of their contexts, and the
 unconditional context mixed the same way. A pipeline that takes no contexts gets one sentence made of all prompts.
@@ -7,18 +7,15 @@ unconditional context mixed the same way. A pipeline that takes no contexts gets
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import PIL.Image
 import torch
 from torch import Tensor
 
-from vitlens.errors import HostError, OptionError
-
-if TYPE_CHECKING:
-    from vitlens.adapters.generate.decoders import Decoder
+from vitlens.errors import OptionError
 
 JOINT = ", "
 
@@ -65,73 +62,38 @@ def joined(*parts: str) -> str:
     return JOINT.join(part for part in parts if part)
 
 
-def call_arguments(decoder: Decoder, condition: Condition, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the pipeline's call for `condition`; `options` are those that steer it (steps, guidance, size ...)."""
-    guidance = float(options.get("guidance_scale", _default(decoder.pipeline, "guidance_scale", 7.5)))
-    made: dict[str, Any] = {}
-    if decoder.card.embedding is not None:
-        made |= _embedding_arguments(decoder, condition, guidance)
-    if decoder.card.picture:
-        made["image"] = condition.picture
-    if decoder.card.text is not None:
-        made |= _text_arguments(decoder, condition, guidance)
-    return made | dict(options)
-
-
-def _default(pipeline: Any, name: str, otherwise: float) -> float:
-    found = inspect.signature(pipeline.__call__).parameters.get(name)
-    return otherwise if found is None or found.default in (None, found.empty) else found.default
-
-
-def _embedding_arguments(decoder: Decoder, condition: Condition, guidance: float) -> dict[str, Any]:
-    if condition.embedding is None:
-        raise OptionError(f"decoder {decoder.name} needs an embedding")
-    embedding = decoder.place(condition.embedding[None])
-    if decoder.card.embedding == "unclip":
-        return {"image_embeds": embedding}
-    if decoder.card.embedding == "kandinsky":
-        return {"image_embeds": embedding, "negative_image_embeds": decoder.place(decoder.reference.blank())}
-    guided = guidance > 1  # the first half is the unconditional one, which IP-Adapter was trained on as zeros
-    rows = torch.cat([torch.zeros_like(embedding), embedding]) if guided else embedding
-    return {"ip_adapter_image_embeds": [rows[:, None]]}
-
-
-def _text_arguments(decoder: Decoder, condition: Condition, guidance: float) -> dict[str, Any]:
-    if not decoder.reads_text:
-        if condition.sentence:
-            raise HostError(f"decoder {decoder.name}: no text encoder, cannot take the prompt {condition.sentence!r}")
-        return _no_text(decoder)
-    if len(condition.prompts) > 1 and decoder.card.mixes:
-        return _mixed(decoder, condition, guidance)
+def prompt_arguments(condition: Condition) -> dict[str, Any]:
+    """All prompts as one sentence."""
     negative = {"negative_prompt": condition.negative} if condition.negative else {}
     return {"prompt": condition.sentence} | negative
 
 
-def _no_text(decoder: Decoder) -> dict[str, Any]:
+def empty_context(pipeline: Any) -> dict[str, Tensor]:
     """Zeros for a UNet that was trained without text: all of its cross-attention's values are then equal."""
-    width = decoder.pipeline.unet.config.cross_attention_dim
-    zeros = decoder.place(torch.zeros(1, 1, width if isinstance(width, int) else width[0]))
+    width = pipeline.unet.config.cross_attention_dim
+    zeros = torch.zeros(1, 1, width if isinstance(width, int) else width[0])
     return {"prompt_embeds": zeros, "negative_prompt_embeds": zeros}
 
 
-def _mixed(decoder: Decoder, condition: Condition, guidance: float) -> dict[str, Any]:
-    """The contexts of all prompts, weighted and summed."""
-    encode = decoder.pipeline.encode_prompt
+def mixed_contexts(
+    pipeline: Any, condition: Condition, returns: Sequence[str], *, device: torch.device, guided: bool
+) -> dict[str, Tensor]:
+    """The contexts of all prompts, weighted and summed; `returns` names what the pipeline's `encode_prompt` gives."""
     count = len(condition.prompts)
     given = {
         "prompt": condition.contexts,
         "negative_prompt": [condition.negative] * count if condition.negative else None,
-        "device": decoder.device,
-        "do_classifier_free_guidance": guidance > 1,
+        "device": device,
+        "do_classifier_free_guidance": guided,
         "num_images_per_prompt": 1,
         "num_videos_per_prompt": 1,
         "num_waveforms_per_prompt": 1,
     }
-    accepted = inspect.signature(encode).parameters
+    accepted = inspect.signature(pipeline.encode_prompt).parameters
     with torch.no_grad():
-        returned = encode(**{name: value for name, value in given.items() if name in accepted})
-    parts = dict(zip(decoder.card.mixes, returned, strict=True))
-    if "attention_mask" in parts and guidance > 1:  # the unconditional ones come in the first half of each tensor
+        returned = pipeline.encode_prompt(**{name: value for name, value in given.items() if name in accepted})
+    parts = dict(zip(returns, returned, strict=True))
+    if "attention_mask" in parts and guided:  # the unconditional ones come in the first half of each tensor
         halves = {name: part.chunk(2) for name, part in parts.items()}
         parts = {name: half[1] for name, half in halves.items()} | {f"negative_{name}": half[0] for name, half in halves.items()}
     return _summed(parts, condition.shares)

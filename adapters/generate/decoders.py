@@ -7,24 +7,22 @@ decoder = Decoder(card, my_pipeline)                           # a pipeline of y
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vitlens.adapters.generate.clip_reference import PICTURES, ClipReference
-from vitlens.adapters.generate.conditioning import Condition, call_arguments
+from vitlens.adapters.generate.conditioning import Condition, empty_context, mixed_contexts, prompt_arguments
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
-from vitlens.adapters.generate.outputs import Audio, Mesh, Video
-from vitlens.adapters.host_files import dtype_argument, import_diffusers, reading
-from vitlens.adapters.running import memory
-from vitlens.errors import HostError, ModelError, OptionError
+from vitlens.adapters.generate.embedding_inputs import EMBEDDING_INPUTS, EmbeddingInput
+from vitlens.adapters.generate.outputs import MEDIA
+from vitlens.adapters.generate.pipelines import decoder_memory, load_pipeline
+from vitlens.checks import number, whole
+from vitlens.errors import HostError, OptionError
 
 OURS = {"generator", "output_type", "return_dict", "image", "image_embeds", "negative_image_embeds", "ip_adapter_image_embeds"}
 OURS |= {"prompt", "negative_prompt", "prompt_embeds", "negative_prompt_embeds"}
@@ -44,8 +42,8 @@ class Decoder:
     def __init__(self, card: DecoderCard, pipeline: Any, *, image_encoder: Any = None, norm: float | None = None) -> None:
         self.card, self.pipeline = card, pipeline
         self.image_encoder = image_encoder or getattr(pipeline, "image_encoder", None)
-        if norm is not None and not (math.isfinite(norm) and norm > 0):
-            raise OptionError(f"decoder {card.name}: norm must be a positive number, found {norm}")
+        if norm is not None:
+            number(f"decoder {card.name}: norm", norm, above=0)
         self._norm = (norm, "given") if norm is not None else (card.norm, "its card") if card.norm is not None else None
         self._check()
 
@@ -53,6 +51,11 @@ class Decoder:
     def name(self) -> str:
         """Name of its card."""
         return self.card.name
+
+    @property
+    def embedding_input(self) -> EmbeddingInput | None:
+        """How the pipeline takes an embedding; None: it takes none."""
+        return None if self.card.embedding is None else EMBEDDING_INPUTS[self.card.embedding]
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +83,9 @@ class Decoder:
                 f"decoder {self.name}: its card says embeddings of {card.space.dim} values ({card.space.name}), the UNet of this "
                 f"pipeline takes {width}; give the pipeline that belongs to the card, or a card for this pipeline"
             )
-        if card.embedding == "unclip" and getattr(self.pipeline, "image_encoder", 0) is None:
-            raise HostError(f"decoder {self.name}: diffusers needs the image_encoder in this pipeline; load it with one")
-        if card.output == "audio" and self.rate is None:
-            raise HostError(f"decoder {self.name}: no sampling rate, of the pipeline or on the card; set rate= on the card")
-        if card.output == "video" and not card.fps:
-            raise HostError(f"decoder {self.name}: its card does not say the frames a second; set fps= on it")
+        lacking = MEDIA[card.output].lacking(rate=self.rate, fps=card.fps)
+        if lacking:
+            raise HostError(f"decoder {self.name}: {lacking}")
         unknown = [name for name in card.defaults if not self._takes(name)]
         if unknown:
             kind = type(self.pipeline).__name__
@@ -93,18 +93,12 @@ class Decoder:
 
     def _width(self) -> int | None:
         """The width of the embeddings that the UNet takes, where it can be read."""
-        unet = getattr(self.pipeline, "unet", None)
-        if self.card.embedding is None or unet is None:
+        if self.embedding_input is None:
             return None
-        if self.card.embedding == "unclip":
-            width = unet.config.projection_class_embeddings_input_dim  # the embedding, and as many values for its noise level
-            return width // 2 if width else 0
-        if self.card.embedding == "kandinsky":
-            return unet.config.encoder_hid_dim or 0
-        layers = getattr(unet.encoder_hid_proj, "image_projection_layers", None)
-        if not layers:
-            raise HostError(f"decoder {self.name}: no IP-Adapter in this pipeline; call its load_ip_adapter first")
-        return layers[0].image_embeds.in_features
+        try:
+            return self.embedding_input.width(self.pipeline)
+        except HostError as error:
+            raise HostError(f"decoder {self.name}: {error}") from error
 
     @property
     def norm(self) -> float:
@@ -166,10 +160,10 @@ class Decoder:
         Raises:
             OptionError: a value that is not allowed, or a name that the pipeline does not take.
         """
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise OptionError(f"steps must be a whole number, 1 or more, found {steps!r}")
-        if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-            raise OptionError(f"guidance must be a number, 0 or more, found {guidance!r}")
+        if steps is not None:
+            whole("steps", steps, least=1)
+        if guidance is not None:
+            number("guidance", guidance, least=0)
         chosen = {"num_inference_steps": steps, "guidance_scale": guidance}
         chosen = {name: value for name, value in chosen.items() if value is not None} | options
         wrong = [name for name in chosen if name in OURS or not self._takes(name)]
@@ -203,28 +197,45 @@ class Decoder:
         """
         if progress is not None and hasattr(self.pipeline, "set_progress_bar_config"):
             self.pipeline.set_progress_bar_config(disable=not progress)
-        arguments = call_arguments(self, condition, self.options(**options))
+        medium = MEDIA[self.card.output]
+        arguments = self._arguments(condition, self.options(**options))
         arguments["generator"] = torch.Generator("cpu").manual_seed(seed)  # the same numbers whatever the device
-        arguments["output_type"] = {"image": "pil", "video": "pil", "audio": "np", "3d": "mesh"}[self.card.output]
-        with _memory(self.name), _surface_expected(self):
-            return self._unpack(self.pipeline(**arguments))
+        arguments["output_type"] = medium.output_type
+        with decoder_memory(self.name), _surface_expected(self):
+            made = self.pipeline(**arguments)
+            if any(getattr(made, "nsfw_content_detected", None) or ()):
+                raise HostError(
+                    f"decoder {self.name}: the pipeline's safety checker blackened the picture; try another seed or prompt"
+                )
+            return medium.of(made, rate=self.rate or 0, fps=self.card.fps or 0)
 
-    def _unpack(self, made: Any) -> Any:
-        if any(getattr(made, "nsfw_content_detected", None) or ()):
-            raise HostError(
-                f"decoder {self.name}: the pipeline's safety checker blackened the picture; try another seed or prompt"
-            )
-        if self.card.output == "image":
-            return made.images[0]
-        if self.card.output == "audio":
-            samples = np.asarray(made.audios[0], dtype=np.float32)
-            return Audio(samples.T if samples.ndim == 2 else samples, self.rate or 0)
-        if self.card.output == "video":
-            return Video(list(made.frames[0]), float(self.card.fps or 0))
-        mesh = made.images[0]
-        channels = [mesh.vertex_channels[name].detach().float().cpu() for name in "RGB"] if mesh.vertex_channels else []
-        colors = (torch.stack(channels, dim=-1).clamp(0, 1) * 255).round().byte().numpy() if channels else None
-        return Mesh(mesh.verts.detach().float().cpu().numpy(), mesh.faces.detach().cpu().numpy(), colors)
+    def _arguments(self, condition: Condition, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of the pipeline's call for `condition`; `options` are those that steer it (steps, guidance, size ...)."""
+        guided = float(options.get("guidance_scale", self._default("guidance_scale", 7.5))) > 1
+        made: dict[str, Any] = {}
+        if self.embedding_input is not None:
+            if condition.embedding is None:
+                raise OptionError(f"decoder {self.name} needs an embedding")
+            embedding = self.place(condition.embedding[None])
+            made |= self.embedding_input.arguments(embedding, lambda: self.place(self.reference.blank()), guided=guided)
+        if self.card.picture:
+            made["image"] = condition.picture
+        if self.card.text is not None:
+            made |= self._text_arguments(condition, guided)
+        return made | dict(options)
+
+    def _text_arguments(self, condition: Condition, guided: bool) -> dict[str, Any]:
+        if not self.reads_text:
+            if condition.sentence:
+                raise HostError(f"decoder {self.name}: no text encoder, cannot take the prompt {condition.sentence!r}")
+            return {name: self.place(zeros) for name, zeros in empty_context(self.pipeline).items()}
+        if len(condition.prompts) > 1 and self.card.mixes:
+            return mixed_contexts(self.pipeline, condition, self.card.mixes, device=self.device, guided=guided)
+        return prompt_arguments(condition)
+
+    def _default(self, name: str, otherwise: float) -> float:
+        found = self._accepted().get(name)
+        return otherwise if found is None or found.default in (None, found.empty) else found.default
 
 
 @contextmanager
@@ -236,11 +247,6 @@ def _surface_expected(decoder: Decoder) -> Iterator[None]:
         if decoder.card.output != "3d" or "non-empty" not in str(error):
             raise
         raise HostError(f"decoder {decoder.name}: nothing solid came out; try another seed, more steps or other words") from error
-
-
-def _memory(name: str) -> AbstractContextManager[None]:
-    advice = f"try load_decoder({name!r}, offload='model') (or 'sequential', slower and smaller), dtype=torch.float16, "
-    return memory(f"decoder {name}", f"{advice}a smaller height and width, or fewer frames")
 
 
 def load_decoder(
@@ -267,30 +273,5 @@ def load_decoder(
     """
     card = name if isinstance(name, DecoderCard) else decoder_card(name)
     if pipeline is None or isinstance(pipeline, str | os.PathLike):
-        pipeline = _load_pipeline(card, os.fspath(pipeline) if pipeline else card.repo, dtype, device, offload)
+        pipeline = load_pipeline(card, pipeline, dtype=dtype, device=device, offload=offload)
     return Decoder(card, pipeline, image_encoder=image_encoder, norm=norm)
-
-
-def _load_pipeline(card: DecoderCard, source: str, dtype: torch.dtype | None, device: Any, offload: str | None) -> Any:
-    if offload not in (None, "model", "sequential"):
-        raise OptionError(f"offload must be None, 'model' or 'sequential', found {offload!r}")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if offload and place.type == "cpu":
-        raise OptionError(f"offload={offload!r} moves weights to an accelerator and back; there is none here")
-    if not source:
-        raise OptionError(f"decoder {card.name}: its card names no repository; give pipeline=")
-    if Path(source).is_dir() and not (Path(source) / "model_index.json").is_file():
-        raise ModelError(f"{source}: no model_index.json in it; give the folder of a saved diffusers pipeline")
-    diffusers = import_diffusers("decoders")
-    chosen = dtype_argument(dtype or (torch.float32 if place.type == "cpu" else getattr(torch, card.half)))
-    with _memory(card.name), reading(f"decoder {card.name}: {source}", "`hf download` it, or give pipeline="):
-        parts = {k: getattr(diffusers, kind).from_pretrained(r, **chosen) for k, (kind, r) in card.parts.items()}
-        made = getattr(diffusers, card.pipeline).from_pretrained(source, **chosen, **parts)
-        if card.adapter:
-            made.load_ip_adapter(**card.adapter)
-    with _memory(card.name):
-        if offload:
-            getattr(made, f"enable_{offload}_cpu_offload")(device=place)
-        else:
-            made.to(place)
-    return made

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import PIL.Image
+import torch
 from torch import Tensor
 
-from vitlens.adapters.generate.decoder_cards import KINDS, Kind
+from vitlens.adapters.generate.decoder_cards import Kind
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
 from vitlens.sources import suffix_of
-
-SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "text": ("txt",),
-    "image": ("png", "jpg", "jpeg", "webp"),
-    "audio": ("wav", "flac"),
-    "video": ("mp4", "gif"),
-    "3d": ("ply", "glb"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,138 @@ class Mesh:
     colors: np.ndarray | None = None
 
 
+class Medium(ABC):
+    """One kind of output: what a pipeline is asked for, what comes of it, and how that is written."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    output_type: ClassVar[str] = ""
+    """Argument of the pipeline's call; empty where no pipeline makes it."""
+
+    @property
+    def listed(self) -> str:
+        """Its suffixes, in messages."""
+        return " ".join(f".{suffix}" for suffix in self.suffixes)
+
+    def lacking(self, *, rate: int | None, fps: float | None) -> str:
+        """What must be known of a decoder and is not, in words; empty if nothing."""
+        return ""
+
+    def of(self, made: Any, *, rate: int, fps: float) -> Any:
+        """The value in what a pipeline returned; `rate` in hertz, `fps` in frames a second."""
+        return made.images[0]
+
+    @abstractmethod
+    def write(self, value: Any, path: Path, suffix: str) -> None:
+        """Write a value to `path` in the format of `suffix`."""
+
+
+class TextMedium(Medium):
+    """Texts, which nothing decodes."""
+
+    suffixes = ("txt",)
+
+    def write(self, value: str, path: Path, suffix: str) -> None:
+        """UTF-8, with a newline at the end."""
+        path.write_text(f"{value}\n", encoding="utf-8")
+
+
+class ImageMedium(Medium):
+    """PIL pictures."""
+
+    suffixes = ("png", "jpg", "jpeg", "webp")
+    output_type = "pil"
+
+    def write(self, value: PIL.Image.Image, path: Path, suffix: str) -> None:
+        """PNG without loss, the others at quality 95."""
+        kind = "JPEG" if suffix in ("jpg", "jpeg") else suffix.upper()
+        value.save(path, format=kind, **({} if suffix == "png" else {"quality": 95}))
+
+
+class AudioMedium(Medium):
+    """Sounds."""
+
+    suffixes = ("wav", "flac")
+    output_type = "np"
+
+    def lacking(self, *, rate: int | None, fps: float | None) -> str:
+        """The sampling rate."""
+        return "" if rate else "no sampling rate, of the pipeline or on the card; set rate= on the card"
+
+    def of(self, made: Any, *, rate: int, fps: float) -> Audio:
+        """The first sound; pipelines put channels first."""
+        samples = np.asarray(made.audios[0], dtype=np.float32)
+        return Audio(samples.T if samples.ndim == 2 else samples, rate)
+
+    def write(self, value: Audio, path: Path, suffix: str) -> None:
+        """16 bit; what is too loud is clipped."""
+        import soundfile
+
+        soundfile.write(path, value.samples.clip(-1, 1), value.rate, format=suffix.upper(), subtype="PCM_16")
+
+
+class VideoMedium(Medium):
+    """Videos."""
+
+    suffixes = ("mp4", "gif")
+    output_type = "pil"
+
+    def lacking(self, *, rate: int | None, fps: float | None) -> str:
+        """The frames a second."""
+        return "" if fps else "its card does not say the frames a second; set fps= on it"
+
+    def of(self, made: Any, *, rate: int, fps: float) -> Video:
+        """The first video."""
+        return Video(list(made.frames[0]), float(fps))
+
+    def write(self, value: Video, path: Path, suffix: str) -> None:
+        """H.264, or an animated GIF that goes on for ever."""
+        if suffix == "gif":
+            first, *others = value.frames
+            first.save(path, format="GIF", save_all=True, append_images=others, duration=1000 / value.fps, loop=0)
+            return
+        from fractions import Fraction
+
+        import av
+
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(value.fps).limit_denominator(1000))
+            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width = _even(value.frames[0]).shape[:2]
+            for frame in value.frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_even(frame), format="rgb24")))
+            container.mux(stream.encode())
+
+
+class MeshMedium(Medium):
+    """Meshes."""
+
+    suffixes = ("ply", "glb")
+    output_type = "mesh"
+
+    def of(self, made: Any, *, rate: int, fps: float) -> Mesh:
+        """The first mesh, with colours where it has any."""
+        mesh = made.images[0]
+        channels = [mesh.vertex_channels[name].detach().float().cpu() for name in "RGB"] if mesh.vertex_channels else []
+        colors = (torch.stack(channels, dim=-1).clamp(0, 1) * 255).round().byte().numpy() if channels else None
+        return Mesh(mesh.verts.detach().float().cpu().numpy(), mesh.faces.detach().cpu().numpy(), colors)
+
+    def write(self, value: Mesh, path: Path, suffix: str) -> None:
+        """As trimesh writes it."""
+        import trimesh
+
+        made = trimesh.Trimesh(value.vertices, value.faces, vertex_colors=value.colors, process=False)
+        path.write_bytes(cast(bytes, made.export(file_type=suffix)))
+
+
+MEDIA: dict[Kind, Medium] = {
+    "text": TextMedium(),
+    "image": ImageMedium(),
+    "audio": AudioMedium(),
+    "video": VideoMedium(),
+    "3d": MeshMedium(),
+}
+
+
 @dataclass(frozen=True)
 class Generated:
     """One output, and how it came about: `value` is a str, a PIL picture, an `Audio`, a `Video` or a `Mesh`."""
@@ -84,7 +209,7 @@ class Generated:
         path = check_path(path, self.kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as part:
-            _WRITERS[self.kind](self.value, part, suffix_of(path))
+            MEDIA[self.kind].write(self.value, part, suffix_of(path))
         return path
 
 
@@ -95,10 +220,10 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
         OptionError: a suffix that no output is written to.
     """
     suffix = suffix_of(path)
-    for kind, suffixes in SUFFIXES.items():
-        if suffix in suffixes:
+    for kind, medium in MEDIA.items():
+        if suffix in medium.suffixes:
             return kind
-    accepted = "; ".join(f"{kind}: {_listed(kind)}" for kind in KINDS)
+    accepted = "; ".join(f"{kind}: {medium.listed}" for kind, medium in MEDIA.items())
     raise OptionError(f"output {os.fspath(path)}: no output has the suffix {Path(path).suffix or '(none)'}; known are {accepted}")
 
 
@@ -108,50 +233,12 @@ def check_path(path: str | os.PathLike[str], kind: Kind) -> Path:
     Raises:
         OptionError: a suffix that does not fit, or a folder.
     """
-    if suffix_of(path) not in SUFFIXES[kind]:
+    if suffix_of(path) not in MEDIA[kind].suffixes:
         found = Path(path).suffix or "none"
-        raise OptionError(f"output {os.fspath(path)}: {kind} is written to {_listed(kind)}, found suffix {found}")
+        raise OptionError(f"output {os.fspath(path)}: {kind} is written to {MEDIA[kind].listed}, found suffix {found}")
     if Path(path).is_dir():
         raise OptionError(f"output {os.fspath(path)}: a folder; give a file name")
     return Path(path)
-
-
-def _listed(kind: Kind) -> str:
-    return " ".join(f".{suffix}" for suffix in SUFFIXES[kind])
-
-
-def _write_text(text: str, path: Path, suffix: str) -> None:
-    path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _write_image(image: PIL.Image.Image, path: Path, suffix: str) -> None:
-    image.save(
-        path, format="JPEG" if suffix in ("jpg", "jpeg") else suffix.upper(), **({} if suffix == "png" else {"quality": 95})
-    )
-
-
-def _write_audio(audio: Audio, path: Path, suffix: str) -> None:
-    import soundfile
-
-    soundfile.write(path, audio.samples.clip(-1, 1), audio.rate, format=suffix.upper(), subtype="PCM_16")
-
-
-def _write_video(video: Video, path: Path, suffix: str) -> None:
-    if suffix == "gif":
-        first, *others = video.frames
-        first.save(path, format="GIF", save_all=True, append_images=others, duration=1000 / video.fps, loop=0)
-        return
-    from fractions import Fraction
-
-    import av
-
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(video.fps).limit_denominator(1000))
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = _even(video.frames[0]).shape[:2]
-        for frame in video.frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_even(frame), format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _even(frame: PIL.Image.Image) -> np.ndarray:
@@ -159,19 +246,3 @@ def _even(frame: PIL.Image.Image) -> np.ndarray:
     pixels = np.asarray(frame.convert("RGB"))
     height, width = pixels.shape[:2]
     return np.ascontiguousarray(np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
-
-
-def _write_mesh(mesh: Mesh, path: Path, suffix: str) -> None:
-    import trimesh
-
-    made = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
-    path.write_bytes(cast(bytes, made.export(file_type=suffix)))
-
-
-_WRITERS: dict[Kind, Callable[[Any, Path, str], None]] = {
-    "text": _write_text,
-    "image": _write_image,
-    "audio": _write_audio,
-    "video": _write_video,
-    "3d": _write_mesh,
-}

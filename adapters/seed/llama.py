@@ -2,7 +2,7 @@
 
     adapter = SeedLlamaAdapter.from_pretrained(
         "AILab-CVC/seed-llama-8b-sft", tokenizer="AILab-CVC/seed-tokenizer-2", quantizer="AILab-CVC/seed-tokenizer-2",
-        vit="eva_vit_g.pth", lenses={"point_cloud": lens}, pixels="stabilityai/stable-diffusion-2-1-unclip",
+        vit="eva_vit_g.pth", lenses={"point_cloud": lens}, pixels="unclip-h",
     )
     reply = adapter.chat([{"point_cloud": "chair.ply"}, "What is this?"])
     picture = adapter.edit({"point_cloud": "chair.ply"}, "add a Halloween atmosphere").pictures[0]
@@ -21,12 +21,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.host_files import HostFiles, find_host, load_host
 from vitlens.adapters.running import memory
 from vitlens.adapters.seed.conversation import Generation, History, Part, Reply, Template, Turn, checked_text, template_named
 from vitlens.adapters.seed.grammar import ImageVocabulary
 from vitlens.adapters.seed.language import SeedLanguage
-from vitlens.adapters.seed.pixels import UnclipPixels
+from vitlens.adapters.seed.pixels import CARD, unclip_decoder
 from vitlens.adapters.seed.quantizer import Fuse, SeedQuantizer
 from vitlens.adapters.seed.senses import Senses, Thing
 from vitlens.adapters.splice import LensStream
@@ -76,10 +77,7 @@ class SeedLlamaAdapter:
             allow_other_vit=allow_other_vit,
             video_frames=video_frames,
         )
-        width = quantizer.space.dim
-        self.pixels = pixels if pixels is None or isinstance(pixels, UnclipPixels) else UnclipPixels(pixels, width=width)
-        if self.pixels is not None and self.pixels.width != width:
-            raise HostError(f"pixels: embeddings of width {self.pixels.width} are taken, the quantizer gives {width}")
+        self.pixels = None if pixels is None else unclip_decoder(pixels, quantizer.space)
         self.tokenizer, self.quantizer = tokenizer, quantizer
 
     @classmethod
@@ -103,8 +101,9 @@ class SeedLlamaAdapter:
         """Load all parts by Hub name or folder, the small ones first.
 
         `tokenizer` is where the tokenizer with the image tokens is (None: beside the model). `quantizer` and `vit` are as in
-        `SeedQuantizer.from_pretrained`, `pixels` a pipeline or its name. `load_in_8bit` needs bitsandbytes; `device_map="auto"`
-        spreads the model over devices and CPU; `pixels_offload` keeps the pipeline on the CPU but for the part that computes.
+        `SeedQuantizer.from_pretrained`, `pixels` a `Decoder`, a pipeline, its name, or "unclip-h" (the decoder of that card).
+        `load_in_8bit` needs bitsandbytes; `device_map="auto"` spreads the model over devices and CPU; `pixels_offload` keeps the
+        pipeline on the CPU but for the part that computes.
         `options` are the constructor's.
 
         Raises:
@@ -122,7 +121,7 @@ class SeedLlamaAdapter:
         ImageVocabulary.from_tokenizer(words, codes=quantizer.codes, length=quantizer.queries)
         streams = Senses(quantizer, lenses, **options).lenses  # a misfit is told before the large model is read
         if isinstance(pixels, str):
-            pixels = UnclipPixels.from_pretrained(pixels, width=quantizer.space.dim, offload=pixels_offload)
+            pixels = unclip_decoder(pixels, quantizer.space, offload=pixels_offload)
         from transformers import AutoModelForCausalLM
 
         model = load_host(files, AutoModelForCausalLM, dtype=dtype, device_map=device_map, load_in_8bit=load_in_8bit)
@@ -209,8 +208,12 @@ class SeedLlamaAdapter:
             HostError: no unCLIP pipeline.
         """
         if self.pixels is None:
-            raise HostError("no unCLIP pipeline to draw with: pass pixels='stabilityai/stable-diffusion-2-1-unclip'")
-        return self.pixels.draw(self.quantizer.decode(codes), seed=seed)
+            raise HostError(f"no unCLIP pipeline to draw with: pass pixels={CARD!r}")
+        return self._drawn(self.quantizer.decode(codes), seed)
+
+    def _drawn(self, embeddings: Tensor, seed: int) -> list[Any]:
+        """A picture of each embedding [b, E], which depends on nothing but it and the seed."""
+        return [] if self.pixels is None else [self.pixels.generate(Condition(embedding=row), seed=seed) for row in embeddings]
 
     def prompt(self, message: Message, *, history: History = (), force_image: bool = False) -> str:
         """The text that `chat` would have the model read."""
@@ -247,8 +250,7 @@ class SeedLlamaAdapter:
         parts = self.language.parts(new, settings)
         codes = [part for part in parts if isinstance(part, Tensor)]
         embeddings = self.quantizer.decode(torch.stack(codes)).float().cpu() if codes else torch.empty(0)
-        draws = self.pixels is not None and settings.draw and codes
-        pictures = self.pixels.draw(embeddings, seed=settings.seed or 0) if self.pixels is not None and draws else []
+        pictures = self._drawn(embeddings, settings.seed or 0) if settings.draw and codes else []
         history = (*turns[:-1], replace(turns[-1], reply=tuple(parts)))
         rows = tuple(embeddings)
         for row in rows:

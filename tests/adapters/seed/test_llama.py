@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from transformers import LogitsProcessorList
 
 from tests.adapters.seed import tiny_seed
 from tests.adapters.seed.tiny_seed import CODES, adapter, golden, llama, plain_tokenizer, randomised, tokenizer
+from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
+from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.host_files import HostFiles
 from vitlens.adapters.seed.conversation import TEMPLATES, Generation, Reply, template_named
 from vitlens.adapters.seed.grammar import ImageGrammar, ImageVocabulary, add_image_tokens
 from vitlens.adapters.seed.llama import SeedLlamaAdapter, _tokenizer
-from vitlens.adapters.seed.pixels import UnclipPixels
+from vitlens.adapters.seed.pixels import unclip_decoder
 from vitlens.adapters.splice import LensStream
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import HostError, InputError, MissingDependencyError, ModalityError, OptionError
 from vitlens.modality import get_modality
+from vitlens.spec import EmbeddingSpace
 from vitlens.vit import ViTSpec
 
 GREEDY: dict[str, Any] = {"temperature": 0}
@@ -492,40 +496,55 @@ class _Decoding:
 
 
 @pytest.fixture(scope="module")
-def pixels() -> UnclipPixels:
-    return UnclipPixels(tiny_seed.unclip(), width=tiny_seed.WIDTH, steps=2)
+def pixels() -> Decoder:
+    return Decoder(card(), tiny_seed.unclip())
 
 
-def test_replies_are_drawn(host: SeedLlamaAdapter, pixels: UnclipPixels, cloud: np.ndarray) -> None:
+def card() -> DecoderCard:
+    """The card that SEED draws with, for the tiny space and in two steps."""
+    found = decoder_card("unclip-h")
+    space = tiny_seed.quantizer().space
+    return replace(found, space=space, defaults={**found.defaults, "num_inference_steps": 2})
+
+
+def test_replies_are_drawn(host: SeedLlamaAdapter, pixels: Decoder, cloud: np.ndarray) -> None:
     drawing = adapter(lenses={"point_cloud": tiny_seed.lens()}, pixels=pixels)
     reply = drawing.edit({"point_cloud": cloud}, "add a Halloween atmosphere", seed=3)
     assert len(reply.pictures) == 1 and reply.pictures[0].size == (32, 32)
     again = drawing.draw(torch.stack(reply.codes), seed=3)
     assert np.array_equal(np.asarray(reply.pictures[0]), np.asarray(again[0]))
     assert drawing.edit({"point_cloud": cloud}, "add a dog", seed=3, draw=False).pictures == ()
-    with pytest.raises(HostError, match="no unCLIP pipeline to draw with"):
+    with pytest.raises(HostError, match="no unCLIP pipeline to draw with: pass pixels='unclip-h'"):
         host.draw(torch.zeros(1, 32, dtype=torch.long))
 
 
-def test_a_picture_depends_on_its_embedding_and_the_seed_alone(pixels: UnclipPixels) -> None:
+def test_pictures_are_the_pipelines_own_called_by_hand(pixels: Decoder) -> None:
     embeddings = 3 * golden()["image_down/entry_of_codes"]
-    together = [np.asarray(picture).astype(int) for picture in pixels.draw(embeddings, seed=1)]
-    alone = [np.asarray(pixels.draw(row[None], seed=1)[0]).astype(int) for row in embeddings]
-    assert all(np.abs(a - b).max() <= 1 for a, b in zip(together, alone, strict=True))
-    assert np.abs(together[0] - together[1]).max() > 1
-    assert np.abs(alone[0] - np.asarray(pixels.draw(embeddings[:1], seed=2)[0]).astype(int)).max() > 1
-    assert pixels.draw(embeddings[:0]) == []
-    with pytest.raises(HostError, match=r"embeddings \[b, 40\] are needed, found \[1, 8\]"):
-        pixels.draw(torch.zeros(1, 8))
+    drawing = adapter(pixels=pixels)
+    together = pixels.pipeline(
+        prompt=[""] * len(embeddings),
+        image_embeds=embeddings,
+        guidance_scale=10.0,
+        noise_level=0,
+        num_inference_steps=2,
+        generator=[torch.Generator().manual_seed(1) for _ in embeddings],
+    ).images
+    drawn = drawing._drawn(embeddings, seed=1)
+    for ours, theirs in zip(drawn, together, strict=True):
+        assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
+    assert np.abs(np.asarray(drawn[0], int) - np.asarray(drawn[1], int)).max() > 1
+    other = drawing._drawn(embeddings[:1], seed=2)[0]
+    assert np.abs(np.asarray(drawn[0], int) - np.asarray(other, int)).max() > 1
 
 
 def test_a_pipeline_for_another_space_is_refused() -> None:
-    with pytest.raises(HostError, match=r"takes image embeddings of width 24, the SEED tokenizer gives 40.*-small"):
+    with pytest.raises(HostError, match=r"decoder unclip-h: its card says embeddings of 40 values .* takes 24"):
         adapter(pixels=tiny_seed.unclip(24))
-    with pytest.raises(HostError, match="a StableUnCLIPImg2ImgPipeline is needed"):
+    with pytest.raises(HostError, match="a StableUnCLIPImg2ImgPipeline is needed, found function"):
         adapter(pixels=lambda prompt: None)
-    with pytest.raises(OptionError, match="steps >= 1"):
-        UnclipPixels(tiny_seed.unclip(), width=40, steps=0)
+    stranger = replace(card(), space=EmbeddingSpace("another", 40))
+    with pytest.raises(HostError, match=r"listens in another \(40\), the quantizer gives open_clip/ViT-H-14"):
+        adapter(pixels=Decoder(stranger, tiny_seed.unclip()))
 
 
 # ---- loading
@@ -571,11 +590,12 @@ def test_8_bit_without_bitsandbytes_names_the_package(folder: Path) -> None:
 
 def test_the_pipeline_is_read_from_a_folder(tmp_path: Path) -> None:
     tiny_seed.unclip().save_pretrained(tmp_path / "unclip")
-    made = UnclipPixels.from_pretrained(str(tmp_path / "unclip"), width=40, steps=1)
-    assert len(made.draw(golden()["image_down/entry_of_codes"])) == 2
+    space = tiny_seed.quantizer().space
+    made = unclip_decoder(str(tmp_path / "unclip"), space)
+    assert made.card.space == space and made.options() == decoder_card("unclip-h").defaults
     if not torch.cuda.is_available():
-        with pytest.raises(HostError, match="there is none here"):
-            UnclipPixels.from_pretrained(str(tmp_path / "unclip"), width=40, offload=True)
+        with pytest.raises(OptionError, match="there is none here"):
+            unclip_decoder(str(tmp_path / "unclip"), space, offload=True)
 
 
 @pytest.mark.gpu
@@ -589,7 +609,7 @@ def test_the_published_weights(cloud: np.ndarray) -> None:
         tokenizer="AILab-CVC/seed-tokenizer-2",
         quantizer="AILab-CVC/seed-tokenizer-2",
         vit=os.environ["EVA_VIT_G"],
-        pixels="stabilityai/stable-diffusion-2-1-unclip",
+        pixels="unclip-h",
     )
     picture = get_modality("image").example().data
     assert host.quantizer.codes == 8192 and host.vocabulary.first == 32000
