@@ -13,8 +13,8 @@ from vitlens.adapters.generate.decoder_cards import DecoderCard
 from vitlens.adapters.host_files import dtype_argument, import_diffusers, reading
 from vitlens.adapters.running import memory
 from vitlens.checks import one_of
+from vitlens.devices import chosen_device
 from vitlens.errors import ModelError, OptionError
-from vitlens.zoo import chosen_device
 
 
 def decoder_memory(name: str) -> AbstractContextManager[None]:

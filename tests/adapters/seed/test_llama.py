@@ -28,7 +28,7 @@ from vitlens.adapters.splice import LensStream
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import HostError, InputError, MissingDependencyError, ModalityError, OptionError
 from vitlens.modality import get_modality
-from vitlens.spec import EmbeddingSpace
+from vitlens.space import EmbeddingSpace
 from vitlens.vit import ViTSpec
 
 GREEDY: dict[str, Any] = {"temperature": 0}
