@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ FILES = _code_files()
 """Installed module name -> file, of all code of the package."""
 
 
+TARGET = re.compile(r"vitlens(\.\w+)*:\w+")
+"""What `pkgutil.resolve_name` and entry points take."""
+
+
 def tracked_files() -> list[Path]:
     """Files that are committed or would be; links and deleted files left out. Skips the test outside a git checkout."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
@@ -44,7 +49,7 @@ def tracked_files() -> list[Path]:
 def imports(tree: ast.AST, module: str, *, package: bool = False) -> Iterator[str]:
     """Dotted names imported anywhere in `tree`, the code of `module`; `package` says that it is an `__init__.py`.
 
-    Relative imports are resolved, and `import_module` with a constant counts.
+    Relative imports are resolved; `import_module` with a constant and texts such as "vitlens.zoo:load" count.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -55,6 +60,8 @@ def imports(tree: ast.AST, module: str, *, package: bool = False) -> Iterator[st
             yield from (f"{base}.{alias.name}" if f"{base}.{alias.name}" in FILES else base for alias in node.names)
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
             yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and TARGET.fullmatch(node.value):
+            yield node.value.partition(":")[0]
 
 
 def _anchor(level: int, module: str, package: bool) -> str:

@@ -1,4 +1,4 @@
-"""The processes that torchrun started: who this one is, and what it takes to agree with the others. Alone, all this is the identity."""
+"""The processes that torchrun started: who this one is, and how it agrees with the others. Alone, all this is the identity."""
 
 from __future__ import annotations
 

@@ -7,21 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 import vitlens.model
 from tests.benchmarks.evaluation_world import DATASETS, TEST, Captions, Shapes, variant, write_world
 from tests.train.tiny import tiny_clip
 from vitlens.benchmarks.datasets import dataset as registry
-from vitlens.cli import app as cli
-from vitlens.cli.datasets import datasets_command
-from vitlens.cli.eval import eval_command, read_templates, short
+from vitlens.cli.app import app
+from vitlens.cli.eval import read_templates, short
 from vitlens.errors import InputError, OptionError
-
-app = typer.Typer(cls=cli.Commands)
-app.command("eval")(eval_command)
-app.command("datasets")(datasets_command)
 
 
 class Elsewhere(variant(Shapes, name="tiny-elsewhere")):  # type: ignore[misc]

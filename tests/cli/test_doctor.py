@@ -106,7 +106,7 @@ def test_a_sensor_of_somebody_else_that_cannot_be_imported_is_reported_with_its_
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thermal_camera\nVersion: 2.0\n")
     (info / "entry_points.txt").write_text("[vitlens.modalities]\nthermal = thermal_camera:Thermal\n")
     code = (
-        "import json\nfrom vitlens.cli.about import about_modality\nfrom vitlens.cli.doctor import check_modality\n"
+        "import json\nfrom vitlens.cli.modalities import about_modality\nfrom vitlens.cli.doctor import check_modality\n"
         "check = check_modality('thermal')\n"
         "print(json.dumps([check.state, check.detail, check.fix, about_modality('thermal')]))"
     )

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from typer import Typer
 from typer.testing import CliRunner
 
 from vitlens.cards import all_cards
 from vitlens.checkpoint import import_official
-from vitlens.cli.train import train_command
+from vitlens.cli.app import app
 from vitlens.errors import OptionError
 from vitlens.train import load_recipe, parameter_table, shipped_recipes
 from vitlens.train.optimizer import build_optimizer, rate_at, warmup_of
@@ -196,10 +195,7 @@ def test_vectors_have_no_weight_decay_and_the_vit_its_own_rate() -> None:
 
 @pytest.fixture
 def command() -> Any:
-    app = Typer()
-    app.command("train")(train_command)
-    runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, list(arguments))
+    return lambda *arguments: CliRunner().invoke(app, ["train", *arguments])
 
 
 def test_a_dry_run_prints_the_table_and_the_differences(command: Any, tables: dict[str, ParameterTable]) -> None:

@@ -6,15 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
 
+from vitlens.cli.options import JsonOption, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.errors import OptionError, VitlensError
 
+app = new_app()
 SHIPPED = {"vitlens-toybox": "vitlens.benchmarks.toybox.demo.describe:shipped_host"}
 """Hosts that need no download: name -> what opens them."""
 ADAPTERS = {
@@ -35,8 +37,9 @@ class Question:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+@app.command()
 @with_streams(without=["text"])
-def chat_command(
+def chat(
     streams: Streams,
     question: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
     model: Annotated[
@@ -74,7 +77,7 @@ def chat_command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for pictures that SEED-LLaMA draws.")] = None,
     read_option: ReadOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded and asked, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a multimodal language model about files of any sensor, each through its lens.
 
@@ -126,13 +129,13 @@ def open_host(model: str, *, lenses: Mapping[str, str], **options: Any) -> Any:
     if model in SHIPPED:
         if lenses or options:
             raise OptionError(f"{model} brings its lenses; leave out {', '.join([*(f'--lens {n}' for n in lenses), *options])}")
-        return found_at(SHIPPED[model])()
+        return resolve_name(SHIPPED[model])()
     from vitlens.adapters.host_files import host_type
 
     kind = host_type(model)
     if kind not in ADAPTERS:
         raise OptionError(f"{model} is a {kind} model; there are adapters for {', '.join(ADAPTERS)}")
-    return found_at(ADAPTERS[kind]).from_pretrained(model, lenses=dict(lenses), **options)
+    return resolve_name(ADAPTERS[kind]).from_pretrained(model, lenses=dict(lenses), **options)
 
 
 def answer(host: Any, question: str, asked: Question, out: Path | None = None, *, history: Any = ()) -> list[str]:
@@ -265,12 +268,6 @@ def _values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             found[name] = text
     return found
-
-
-def found_at(target: str) -> Any:
-    """What "module:name" stands for."""
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:

@@ -1,7 +1,4 @@
-"""`vitlens datasets`: what can be measured, what is on this machine, and what of it is missing.
-
-Mounted by the command line as `datasets`.
-"""
+"""`vitlens datasets`: what can be measured, what is on this machine, and what of it is missing."""
 
 from __future__ import annotations
 
@@ -12,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import InputError, VitlensError
 
 if TYPE_CHECKING:
     from vitlens.benchmarks.datasets import Dataset
 
+app = new_app()
 DataRoot = Annotated[
     Path | None,
     typer.Option(
@@ -25,10 +24,11 @@ DataRoot = Annotated[
 ]
 
 
-def datasets_command(
+@app.command()
+def datasets(
     name: Annotated[str | None, typer.Argument(help="One dataset: its whole card, and everything that is missing.")] = None,
     data_root: DataRoot = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the datasets of `vitlens eval`, and what of them is missing on this machine.
 

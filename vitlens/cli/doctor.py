@@ -6,18 +6,19 @@ import importlib
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import typer
+from rich.text import Text
+
+from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import VitlensError
 
-if TYPE_CHECKING:
-    from vitlens.cards import ModelCard, Weights
-
+app = new_app()
 EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb")
 """Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
 TRIED = ("torch", "torchvision", "torchaudio", "timm", "open_clip")
@@ -33,6 +34,18 @@ class Check:
     state: Literal["ok", "note", "broken"]
     detail: str
     fix: str = ""
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this installation: packages, devices, every sensor with a real file, the Hub, the weights; say what repairs it."""
+    from vitlens.cli.console import say_json
+
+    checks = say_checks(examine(), quiet=as_json)
+    if as_json:
+        say_json({"broken": broken(checks), "checks": [asdict(check) for check in checks]})
+    if broken(checks):
+        raise typer.Exit(1)
 
 
 def examine() -> Iterator[Check]:
@@ -167,7 +180,7 @@ def check_hub() -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """Which zoo models can be loaded here without the network."""
-    from vitlens.cli.about import weights_name
+    from vitlens.cli.models import weights_here, weights_name
     from vitlens.zoo import card, list_models
 
     for name in list_models():
@@ -178,34 +191,6 @@ def check_weights() -> Iterator[Check]:
             yield Check("weights", name, "ok", "on this machine")
 
 
-def weights_here(chosen: ModelCard) -> dict[Weights, str | None]:
-    """Where each weights file of a card lies on this machine (None: nowhere); nothing is asked of the network."""
-    from vitlens.errors import ModelError
-    from vitlens.zoo import find_weights
-
-    places: dict[Weights, str | None] = {}
-    with _offline():
-        for file in chosen.weights:
-            try:
-                places[file] = "made by a formula" if file.kind == "formula" else os.fspath(find_weights(file, chosen))
-            except ModelError:
-                places[file] = None
-    return places
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """As if HF_HUB_OFFLINE were set: the same search as for loading, less its last place."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return (text if isinstance(error, VitlensError) else f"{type(error).__name__}: {text}")[:500]
@@ -214,3 +199,26 @@ def _one_line(error: BaseException) -> str:
 def broken(checks: list[Check]) -> bool:
     """Whether something has to be repaired."""
     return any(check.state == "broken" for check in checks)
+
+
+def say_checks(checks: Iterable[Check], *, quiet: bool = False) -> list[Check]:
+    """Print findings as they come, broken ones with what repairs them; returns all."""
+    from vitlens.display.terminal import console
+
+    signs = {"ok": ("ok", "green"), "note": ("-", "yellow"), "broken": ("BROKEN", "bold red")}
+    made: list[Check] = []
+    screen = console()
+    for check in checks:
+        if not quiet:
+            if not made or made[-1].group != check.group:
+                screen.print(check.group, style="bold")
+            sign, style = signs[check.state]
+            line = Text.assemble("  ", (f"{sign:7}", style), f"{check.name:27} ", check.detail)
+            screen.print(line, soft_wrap=True)
+            if check.fix and check.state != "ok":
+                screen.print(f"{'':9} -> {check.fix}", soft_wrap=True, style="bold")
+        made.append(check)
+    if not quiet:
+        problems = sum(check.state == "broken" for check in made)
+        screen.print(f"{problems} to repair" if problems else "everything needed works", style="bold")
+    return made

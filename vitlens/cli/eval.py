@@ -1,6 +1,6 @@
 """`vitlens eval SUITE...`: what is measured, with what, and what came out.
 
-Mounted by the command line as `eval`. Several processes: torchrun -m vitlens eval ...
+Several processes: torchrun -m vitlens eval ...
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitlens.cli.datasets import DataRoot
+from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DryRunOption, DtypeOption, JsonOption, WorkersOption, new_app
 from vitlens.errors import InputError, ModalityError, OptionError
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from vitlens.benchmarks.evaluation.results import Result
     from vitlens.benchmarks.evaluation.run import Found, Settings
 
-MODEL = "vitlens-l"
+app = new_app()
 TOYBOX, TOYBOX_MODEL = "toybox", "vitlens-toybox"
 
 
-def eval_command(
+@app.command(no_args_is_help=True)
+def evaluate_suites(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Datasets (vitlens datasets), toybox, or all.")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A zoo name, a folder, or a Hub repository (default vitlens-l).")
@@ -42,13 +44,13 @@ def eval_command(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items, evenly from the split.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results and reports.")] = Path("runs/eval"),
     cache: Annotated[Path | None, typer.Option(help="Folder of embeddings (default: in the user's cache).")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items that go through the model at once.")] = 32,
-    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that read and preprocess.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Arithmetic: fp32, bf16 or fp16.")] = "fp32",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; by default the best there is.")] = None,
+    batch_size: BatchOption = 32,
+    num_workers: WorkersOption = 0,
+    dtype: DtypeOption = "fp32",
+    device: DeviceOption = None,
     on_error: Annotated[str, typer.Option(help="raise, or skip: go on without bad items, and say so in the result.")] = "raise",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no model.")] = False,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Measure a model on datasets: zero-shot, linear probe or few-shot, beside the published numbers.
 

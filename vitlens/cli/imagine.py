@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_cards
 from vitlens.adapters.generate.outputs import check_path, kind_of
-from vitlens.cli.chat import found_at, open_host
+from vitlens.cli.chat import open_host
+from vitlens.cli.options import MODEL, DeviceOption, ModelOption, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.errors import InputError, OptionError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from vitlens.adapters.generate.decoders import Decoder
     from vitlens.model import ViTLens
 
+app = new_app()
 SHIPPED = {"vitlens-toybox": "vitlens.benchmarks.toybox.demo.paint:painting_decoder"}
 """Models that bring a decoder of their own."""
 BY_TEXT = {"image": "sdxl", "audio": "audioldm2", "video": "cogvideox-2b", "3d": "shap-e"}
@@ -34,13 +37,14 @@ LABELS = {
 """Class names of datasets that stand in for a describer: the nearest one says what a sensor measured."""
 
 
+@app.command()
 @with_streams()
-def imagine_command(
+def imagine(
     streams: Streams,
     out: Annotated[
         list[Path] | None, typer.Option("--out", "-o", help="A file to make, by its suffix: .png .wav .mp4 .glb .txt; repeated.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A zoo name, a folder, or a Hub repository.")] = "vitlens-l",
+    model: ModelOption = MODEL,
     weight: Annotated[
         list[str] | None,
         typer.Option("--weight", "-w", metavar="MODALITY=NUMBER", help="How much an input counts beside the others (default 1)."),
@@ -64,7 +68,7 @@ def imagine_command(
     allow_other_space: Annotated[
         bool, typer.Option("--allow-other-space", help="Give a decoder embeddings of another space of its width.")
     ] = False,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda ...; by default the best there is.")] = None,
+    device: DeviceOption = None,
     read_option: ReadOption = None,
     list_decoders: Annotated[bool, typer.Option("--list-decoders", help="Show the decoders' cards, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded and made, and stop.")] = False,
@@ -103,7 +107,7 @@ def imagine_command(
     chosen = _decoders(loaded, model, kinds, decoder)
     load = {"offload": offload, "device": device}
     wordy = any(not isinstance(name, str) or name in BY_TEXT.values() for name in chosen) or "text" in kinds
-    imagine = AnyToAny(
+    made_by = AnyToAny(
         loaded,
         decoders=chosen,
         describer=_describer(describer),
@@ -111,7 +115,7 @@ def imagine_command(
         load_options={name: value for name, value in load.items() if value is not None},
     )
     wanted = [_request(Request, kind, path, prompt, steps, guidance) for kind, path in zip(kinds, out, strict=True)]
-    made = imagine.generate(
+    made = made_by.generate(
         streams, wanted, weights=weights, seed=seed, allow_other_space=allow_other_space, read_options=options
     )
     for path, one in zip(out, made, strict=True):
@@ -155,7 +159,7 @@ def _decoders(model: ViTLens, name: str, kinds: Sequence[str], named: Sequence[s
     if named:
         return list(named)
     if name in SHIPPED:
-        return [found_at(SHIPPED[name])(model)]
+        return [resolve_name(SHIPPED[name])(model)]
     found: list[str] = []
     for kind in dict.fromkeys(kind for kind in kinds if kind != "text"):
         own = [card.name for card in decoder_cards(kind) if card.space == model.space]

@@ -10,14 +10,10 @@ from typing import Annotated
 
 import typer
 
+from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import OptionError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="The Toybox: a procedural world that every sensor can measure, to see the method work without a download.",
-)
+app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
 WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that draw objects.")]
 
@@ -132,7 +128,7 @@ def evaluate(
     hosts: Annotated[bool, typer.Option("--hosts", help="Measure the shipped hosts with the model's lenses instead.")] = False,
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance.
 

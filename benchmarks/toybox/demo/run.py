@@ -5,13 +5,10 @@ Nothing is downloaded: the model is the shipped `vitlens-toybox`, and no object 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from vitlens.errors import OptionError
 
@@ -107,21 +104,3 @@ def next_commands(demo: Demo) -> list[str]:
         f"vitlens similarity {own['audio']} --with {pictures}/*.png --model {MODEL}",
         "vitlens toybox eval    # the whole table",
     ]
-
-
-def demo_command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Sensors that the frozen ViT never saw, understood in CLIP space: no download, under a minute."""
-    from vitlens.benchmarks.toybox.demo.tables import print_tables, sensor_tables
-    from vitlens.cli import console
-
-    demo = run_demo(output, say=console.remark)
-    if as_json:
-        print(json.dumps({"report": str(demo.report), "manifest": str(demo.manifest), **demo.results.to_dict()}, indent=1))
-        return
-    print_tables(sensor_tables(demo.results))
-    console.say(f"\n{demo.report} shows it. Next:\n")
-    for command in next_commands(demo):
-        console.say(f"  {command}")

@@ -1,0 +1,85 @@
+"""`vitlens info`: what a file is, and what a model gets of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitlens.cli.inputs import gather, parse_read_options
+from vitlens.cli.options import AsOption, JsonOption, ReadOption, new_app
+from vitlens.errors import InputError
+from vitlens.modality import Modality, Sample, guess_modality
+
+app = new_app()
+
+
+@app.command(no_args_is_help=True)
+def info(
+    file: Annotated[str, typer.Argument(help="A sensor file.")],
+    modality: AsOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Read and preprocess as this model does; needs no weights."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write a picture: info.png")] = None,
+    read_option: ReadOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file is, how it will be preprocessed, and show both in a picture.
+
+    **Examples**
+
+    vitlens info dog.flac -o dog.png
+
+    vitlens info kitchen.png --as depth -r scale=0.001 --model vitlens-l
+    """
+    from vitlens.cli.console import say, say_json, say_pairs
+    from vitlens.display.pictures import check_picture, info_picture
+
+    if output is not None:
+        check_picture(output, [file])
+    modality = modality or (None if Path(file).is_dir() else guess_modality(file))
+    options = parse_read_options(read_option or (), modality)
+    chosen, sample = read_one(file, modality, options, model)
+    tensor = chosen.transform(sample)
+    facts = {
+        "file": file,
+        "modality": chosen.name,
+        **chosen.describe(sample),
+    }
+    result = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+    if as_json:
+        say_json({**facts, "unit": chosen.unit, "steps": chosen.steps(), "tensor": result})
+    else:
+        steps = [(f"step {number}", step) for number, step in enumerate(chosen.steps(), start=1)]
+        say_pairs([*facts.items(), ("unit", chosen.unit), *steps, ("tensor", f"{result['dtype']} {result['shape']}")])
+    if output is not None:
+        info_picture(chosen, sample, tensor, output)
+        if not as_json:
+            say(f"{output}: left the file, right what the model gets of it")
+
+
+def read_one(
+    file: str, modality: str | None, options: Mapping[str, Mapping[str, Any]], model: str | None = None
+) -> tuple[Modality, Sample]:
+    """One file's modality, with the options of `model` (see `find_modality`), and the Sample it reads.
+
+    Raises:
+        InputError: no such file, a folder, several files, or one that cannot be read.
+        ModelError, ModalityError: as `find_modality`.
+    """
+    if Path(file).is_dir():
+        raise InputError(file, "a folder", "one file")
+    found = gather([file], modalities=[modality] if modality else [])
+    if found.failures:
+        raise found.failures[0].to_error("a file of a known modality")
+    if len(found.items) != 1:
+        raise InputError(file, f"{len(found.items)} files", "one file")
+    item = found.items[0]
+    from vitlens.zoo import find_modality
+
+    chosen = find_modality(item.modality, model)
+    return chosen, chosen.load(item.source, **options.get(item.modality, {}))

@@ -1,0 +1,154 @@
+"""`vitlens models`: the cards of the zoo, and what of their weights is on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitlens.cli.options import JsonOption, new_app
+from vitlens.display.table import Table
+from vitlens.errors import ModelError
+from vitlens.modality import modality_class
+
+if TYPE_CHECKING:
+    from vitlens.cards import ModelCard, Weights
+
+app = new_app()
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model: its whole card.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="Only licences that contain this.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Only models with this modality; may be repeated.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models by name, or show one card: scores, licence, weights, source, and whether it is on this machine.
+
+    **Examples**
+
+    vitlens models --modality audio --licence apache
+
+    vitlens models vitlens-l
+    """
+    from vitlens.cli.console import say, say_json, say_table
+    from vitlens.zoo import card, list_models
+
+    if name is not None:
+        chosen = card(name)
+        places = weights_here(chosen)
+        say_json(about_model(chosen, places)) if as_json else say_card(chosen, places)
+        return
+    for wanted in modality or ():
+        modality_class(wanted)
+    cards = [card(known) for known in list_models()]
+    cards = [c for c in cards if (licence or "").lower() in c.licence.lower() and {*(modality or ())} <= {*c.spec.modalities}]
+    if as_json:
+        say_json([about_model(c, weights_here(c)) for c in cards])
+    elif cards:
+        say_table(card_table(cards))
+        if any("(" in known.licence for known in cards):
+            say("* with a remark: vitlens models NAME shows it")
+    else:
+        say("no model fits")
+
+
+def about_model(card: ModelCard, places: Mapping[Any, str | None]) -> dict[str, Any]:
+    """A model card as JSON types, with the place of each of its weights files on this machine (null: nowhere)."""
+    return {
+        "name": card.name,
+        "summary": card.summary,
+        "modalities": card.spec.modalities,
+        "space": asdict(card.spec.space),
+        "licence": card.licence,
+        "training_data": card.training_data,
+        "source": card.source,
+        "notes": list(card.notes),
+        "scores": [asdict(score) for score in card.scores],
+        "weights": [_about_weights(file, card, place) for file, place in places.items()],
+    }
+
+
+def _about_weights(file: Weights, card: ModelCard, place: str | None) -> dict[str, Any]:
+    repo, name = hub_file(file, card) or (None, file.file)
+    tag = file.file if file.kind == "open_clip" else None
+    return {**asdict(file), "file": name, "repo": repo, "open_clip_tag": tag, "on_this_machine": place}
+
+
+def hub_file(file: Weights, card: ModelCard) -> tuple[str, str] | None:
+    """(Hub repository, file name) of weights, also of those a card names by their open_clip tag; None for others."""
+    if file.kind == "open_clip":
+        from vitlens.zoo import open_clip_source
+
+        return open_clip_source(card, file.file)
+    return (file.repo, file.file) if file.kind == "hub" else None
+
+
+def weights_name(file: Weights, card: ModelCard) -> str:
+    """What to call weights: file and Hub repository, what the user must give, or the formula."""
+    source = hub_file(file, card)
+    return f"{source[1]} ({source[0]})" if source else file.file or file.kind
+
+
+def weights_here(chosen: ModelCard) -> dict[Weights, str | None]:
+    """Where each weights file of a card lies on this machine (None: nowhere); nothing is asked of the network."""
+    from vitlens.zoo import find_weights
+
+    places: dict[Weights, str | None] = {}
+    with _offline():
+        for file in chosen.weights:
+            try:
+                places[file] = "made by a formula" if file.kind == "formula" else os.fspath(find_weights(file, chosen))
+            except ModelError:
+                places[file] = None
+    return places
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """As if HF_HUB_OFFLINE were set: the same search as for loading, less its last place."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def card_table(cards: Sequence[ModelCard]) -> Table:
+    """A line per model; a licence with a remark has a star."""
+    rows = []
+    for card in cards:
+        licence, remark, _ = card.licence.partition(" (")
+        rows.append((card.name, " ".join(card.spec.modalities), licence + " *" * bool(remark), card.summary))
+    return Table(("model", "modalities", "licence", "summary"), rows)
+
+
+def say_card(card: ModelCard, places: Mapping[Any, str | None]) -> None:
+    """Everything a card says, and where its weights are on this machine."""
+    from vitlens.cli.console import say, say_pairs, say_table
+
+    say_pairs(
+        [
+            ("model", card.name),
+            ("summary", card.summary),
+            ("modalities", ", ".join(card.spec.modalities)),
+            ("space", f"{card.spec.space.name}, {card.spec.space.dim} values"),
+            ("licence", card.licence),
+            ("training data", card.training_data),
+            ("source", card.source),
+            *(("note", note) for note in card.notes),
+            *(("weights", f"{weights_name(file, card)}: {place or 'not on this machine'}") for file, place in places.items()),
+        ]
+    )
+    if card.scores:
+        rows = [(score.dataset, score.metric, f"{score.value:g}", score.source) for score in card.scores]
+        say()
+        say_table(Table(("published score", "metric", "value", "source"), rows, numbers=("value",)))

@@ -1,0 +1,48 @@
+"""What several commands share: a typer app for a command's file, options that read the same everywhere, opening the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vitlens.model import ViTLens
+
+MODEL = "vitlens-l"
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A zoo name (vitlens models), a folder, or a Hub repository.")]
+AsOption = Annotated[str | None, typer.Option("--as", help="Modality of the files; without it each file's is guessed.")]
+TextOption = Annotated[list[str] | None, typer.Option("--text", "-t", help="A text; may be repeated.")]
+ReadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--read-option", "-r", metavar="MODALITY.OPTION=VALUE", help="An option for reading all files; may be repeated."
+    ),
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items that go through the model at once.")]
+WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that read and preprocess files.")]
+DtypeOption = Annotated[str, typer.Option(help="Arithmetic: fp32, bf16 or fp16. Embeddings are float32.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...; by default the best there is.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no model.")]
+
+
+def new_app(help: str | None = None) -> typer.Typer:
+    """The typer app of one command, or with `help` of a family of them."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        no_args_is_help=help is not None,
+        help=help,
+    )
+
+
+def open_model(name: str, modalities: list[str] | None, device: str | None) -> ViTLens:
+    """Load a model, with a spinner for who waits."""
+    from vitlens.cli.console import waiting
+
+    with waiting(f"loading {name}"):
+        from vitlens.model import load
+
+        return load(name, modalities=modalities, device=device)
