@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from torch import Tensor, nn
 
+from vitlens import checks
 from vitlens.errors import OptionError
 from vitlens.lens import LensConfig, build_lens, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
@@ -47,6 +48,7 @@ class EncoderSpec:
             OptionError: a field is missing or not known.
         """
         try:
+            checks.known("encoder spec: unknown field", values, [known.name for known in fields(cls)])
             lens = values.get("lens")
             return cls(
                 modality=values["modality"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
+from vitlens import checks
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import ModalityError, OptionError
 from vitlens.modality import Modality, get_modality, modalities_sharing, modality_class
@@ -55,7 +56,8 @@ class ModelSpec:
         """
         if not isinstance(values, Mapping) or values.get("format") != CONFIG_FORMAT:
             values = values if isinstance(values, Mapping) else {}
-            raise OptionError(f"config.json: format {values.get('format')!r}, this version reads format {CONFIG_FORMAT}")
+            raise OptionError(f"model spec: format {values.get('format')!r}, this version reads format {CONFIG_FORMAT}")
+        checks.known("model spec: unknown field", values, ["format", *(known.name for known in fields(cls))])
         try:
             return cls(
                 name=values["name"],
@@ -67,7 +69,7 @@ class ModelSpec:
                 licence=values.get("licence", "unknown"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise OptionError(f"config.json: {type(error).__name__}: {error}") from error
+            raise OptionError(f"model spec: {type(error).__name__}: {error}") from error
 
     @property
     def modalities(self) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vitlens import checkpoint
-from vitlens.cards import TOYBOX, ModelCard, Weights, all_cards
+from vitlens.cards import PACKAGE, ModelCard, Weights, all_cards
 from vitlens.errors import CheckpointError, ModelError, OptionError
 from vitlens.hub import hub_file
 from vitlens.modality import Modality, get_modality
@@ -163,7 +163,7 @@ def find_weights(file: Weights, chosen: ModelCard, folder: str | os.PathLike[str
         ModelError: nowhere; says what to download and where to put it.
     """
     if file.kind == "shipped":
-        return TOYBOX / "model.safetensors"
+        return PACKAGE / file.file / "model.safetensors"
     places = [Path(place) for place in (folder, os.environ.get("VITLENS_WEIGHTS")) if place]
     if folder is not None and not places[0].exists():
         raise ModelError(f"{places[0]}: no such file or folder of weights for {chosen.name}")
