@@ -87,6 +87,15 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     assert "vitlens/py.typed" in names
 
 
+def test_the_wheel_holds_the_cards(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    tracked = [path.relative_to(ROOT).as_posix() for path in tracked_files() if path.suffix == ".yaml"]
+    folders = (*(f"{folder}/" for folder in FOLDERS), "vitlens/")
+    cards = [name if name.startswith("vitlens/") else f"vitlens/{name}" for name in tracked if name.startswith(folders)]
+    assert {"vitlens/cards/1-vitlens-l.yaml", "vitlens/adapters/generate/cards/1-image.yaml"} <= set(cards) <= names
+
+
 def test_the_wheel_makes_no_bare_name_importable(wheel: Path, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
     code += "from importlib.util import find_spec; import vitlens.modalities; assert '.whl' in vitlens.modalities.__file__\n"

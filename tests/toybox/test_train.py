@@ -14,10 +14,12 @@ from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate,
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training import train
+from vitlens.benchmarks.toybox.training.card import zoo_card
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
-from vitlens.cards import TOYBOX
+from vitlens.cards import PACKAGE
 from vitlens.errors import OptionError
+from vitlens.facts import yaml_of
 from vitlens.model import ViTLens
 
 CLIP = ClipRecipe(
@@ -111,8 +113,15 @@ def test_what_is_drawn_is_drawn_once(tmp_path: Path) -> None:
     assert 1 < float(abs(item["source"]).std()) < 200
 
 
+TOYBOX = PACKAGE / "benchmarks" / "toybox" / "weights"
+
+
 class TestShipped:
     """The weights in the package."""
+
+    def test_the_zoos_card_says_what_was_measured(self) -> None:
+        results = Results.from_dict(json.loads((TOYBOX / "results.json").read_text(encoding="utf-8")))
+        assert yaml_of(TOYBOX / "card.yaml") == zoo_card(train.ToyboxRecipe(), results)
 
     def test_small_enough_and_with_a_card(self) -> None:
         assert (TOYBOX / "model.safetensors").stat().st_size < 25e6

@@ -21,17 +21,18 @@ from tests.adapters.generate import tiny_diffusers as tiny
 from vitlens.adapters.generate.any_to_any import AnyToAny, Request
 from vitlens.adapters.generate.bridges import fit_bridge
 from vitlens.adapters.generate.conditioning import Condition
-from vitlens.adapters.generate.decoder_cards import LAION_H, OPENAI_L, DecoderCard, decoder_card
+from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.generate.mixture import Mixture
 from vitlens.adapters.generate.outputs import Audio, Mesh
 from vitlens.adapters.generate.retrieval import EmbeddingIndex, TextBank
 from vitlens.benchmarks.toybox import World, as_items, observe
-from vitlens.cards import DATACOMP_L
 from vitlens.errors import HostError, InputError, ModalityError, OptionError, SpaceError
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 
+OPENAI_L = EmbeddingSpace("open_clip/ViT-L-14/openai", 768)
+LAION_H = EmbeddingSpace("open_clip/ViT-H-14/laion2b_s32b_b79k", 1024)
 TEXTS = ["a wooden mug", "a metal chair", "a glass bottle", "a rubber ball"]
 
 
@@ -178,7 +179,8 @@ def test_another_space_is_refused_before_anything_runs(lenient: bool) -> None:
 
 
 def test_the_same_width_is_not_the_same_space() -> None:
-    assert DATACOMP_L.dim == OPENAI_L.dim and DATACOMP_L != OPENAI_L
+    datacomp = vitlens.card("vitlens-l").spec.space
+    assert datacomp.dim == OPENAI_L.dim and datacomp != OPENAI_L
     other = EmbeddingSpace("of the same width", model().space.dim)
     imagine = AnyToAny(model(), decoders=[recorded("unclip-h", space=other)])
     with pytest.raises(SpaceError, match=r"same width, another space.*fit_bridge.*allow_other_space"):
