@@ -21,12 +21,13 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from vitlens import checks
 from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
-from vitlens.modalities.depth_files import EXTENSIONS, ONE_CHANNEL, load_map
+from vitlens.modalities.depth_files import EXTENSIONS, is_deep, load_map
 from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_size, check_whole, resize_map
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import decoding, is_array, local_file, name_of, numeric, suffix_of, to_array
+from vitlens.sources import Source, is_array, suffix_of, to_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 KINECT_FOCAL_LENGTH = 518.857901
 KINECT_BASELINE = 0.075
 """Kinect v1 at 640 x 480: pixels; metres between projector and camera (NYU Depth v2's calibration)."""
+
+BACKGROUND = 1e9
+HALF_MAX = 65504.0
+"""What renderers write where a ray meets nothing: 1e10, the largest float32 or infinity; and the largest half-precision float."""
+FAR = 50.0
+"""Metres beyond which a map of a room or a street has few pixels."""
 
 Kind = Literal["depth", "disparity"]
 
@@ -74,21 +81,17 @@ class Depth(Modality):
 
     name: ClassVar[str] = "depth"
     unit: ClassVar[str] = "metres, float32 [h, w], with focal length in pixels and baseline in metres"
-    accepts: ClassVar[str] = "a depth map: npy, npz, 16-bit or float png/tiff, exr, pfm, or an array [h, w]; integers with scale="
+    accepts: ClassVar[str] = (
+        "a depth map: npy, npz, 16-bit or float png/tiff, pgm, exr, pfm, or an array [h, w]; integers with scale="
+    )
     extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
 
     def __post_init__(self) -> None:
         check_whole(self.name, "size", self.size)
-        if not isinstance(self.antialias, bool):
-            raise OptionError(f"depth: antialias must be true or false, found {self.antialias!r}")
-        positive = ("focal_length", "baseline", "metres_factor", "near", "far", "max_disparity", "min_disparity", "std")
-        for option in (*positive, "mean"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise OptionError(f"depth: {option} must be a number, found {value!r}")
-            if option in positive and value <= 0:
-                raise OptionError(f"depth: {option} must be above 0, found {value!r}")
-            object.__setattr__(self, option, float(value))
+        checks.flag("depth: antialias", self.antialias)
+        for option in ("focal_length", "baseline", "metres_factor", "near", "far", "max_disparity", "min_disparity", "std"):
+            object.__setattr__(self, option, checks.number(f"depth: {option}", getattr(self, option), above=0))
+        object.__setattr__(self, "mean", checks.number("depth: mean", self.mean))
         for low, high in (("near", "far"), ("min_disparity", "max_disparity")):
             if getattr(self, low) >= getattr(self, high):
                 raise OptionError(f"depth: {low} ({getattr(self, low)}) must be below {high} ({getattr(self, high)})")
@@ -106,11 +109,12 @@ class Depth(Modality):
         key: str | None = None,
         format: str | None = None,
     ) -> Sample:
-        """Read a depth map into metres, float32 `[h, w]`; zeros are missing pixels.
+        """Read a depth map into metres, float32 `[h, w]`; zeros are missing pixels, and so is a render's empty background.
 
         Args:
             source: a path, binary file object or array `[h, w]`, `[h, w, 1]` or `[1, h, w]`.
-            scale: metres per stored unit (0.001 for millimetres); needed for integers, 1 for floats.
+            scale: metres per stored unit (0.001 for millimetres); needed for integers, and for floats that are whole numbers or
+                mostly farther than 50 m, which no sensor of rooms measures; else 1 for floats.
             focal_length: of the camera, in pixels at the size of this map; None takes the modality's.
             baseline: of the stereo pair or projector, in metres; None takes the modality's.
             encoding: "sunrgbd" undoes the three-bit rotation of SUN RGB-D's 16-bit files; the unit is millimetres then.
@@ -120,33 +124,35 @@ class Depth(Modality):
             format: type of a file object whose name does not say it.
 
         Raises:
-            InputError: no depth map, integers without scale, negative or absurd values, nothing but missing pixels.
+            InputError: no depth map, a unit that is not known, negative or absurd values, nothing but missing pixels.
             OptionError: an option with a value that is not allowed.
         """
         self._check_read_options(scale, focal_length, baseline, encoding, kind, invalid)
+        door = Source(source, self.accepts)
         if is_array(source):
-            with decoding(source, self.accepts):
+            with door.decoding():
                 stored = to_array(source)
         else:
-            with local_file(source, accepted=self.accepts, extensions=EXTENSIONS, format=format) as path:
-                stored = load_map(path, source, self.accepts, key)
-        stored = self._one_map(stored, source, invalid)
+            with door.local_file(EXTENSIONS, format) as path:
+                stored = load_map(path, door, key)
+        stored, background = self._without_background(self._one_map(stored, door), kind)
+        stored = self._finite(stored, door, invalid)
         if encoding == "sunrgbd":
-            stored, scale = self._unrotated(stored, source), 0.001 if scale is None else scale
-        if stored.dtype.kind != "f" and scale is None:
-            unit = "metres" if kind == "depth" else "pixels of disparity"
-            raise InputError(name_of(source), f"integers ({stored.dtype}) of unknown unit", f"scale= {unit} per unit, e.g. 0.001")
+            stored, scale = self._unrotated(stored, door), 0.001 if scale is None else scale
+        if scale is None:
+            self._check_unit(stored, door, kind)
         with np.errstate(over="ignore"):
             data = (stored.astype(np.float64) * (1.0 if scale is None else float(scale))).astype(np.float32)
-        self._check_values(data, source, kind)
+        self._check_values(data, door, kind)
         info = {
             "kind": kind,
             "focal_length": float(focal_length or self.focal_length),
             "baseline": float(baseline or self.baseline),
             "camera_given": focal_length is not None,
+            "background": background,
             "multiples_of_8": encoding == "plain" and stored.dtype == np.uint16 and not (stored & 7).any(),
         }
-        return Sample(data, name_of(source), info)
+        return Sample(data, door.name, info)
 
     def _check_read_options(self, scale: Any, focal_length: Any, baseline: Any, encoding: str, kind: str, invalid: str) -> None:
         for option, value in (("scale", scale), ("focal_length", focal_length), ("baseline", baseline)):
@@ -156,42 +162,66 @@ class Depth(Modality):
                 raise OptionError(f"depth: {option} must be a number above 0, found {value!r}")
         choices = {"encoding": ("plain", "sunrgbd"), "kind": ("depth", "disparity"), "invalid": ("error", "zero")}
         for option, value in (("encoding", encoding), ("kind", kind), ("invalid", invalid)):
-            if value not in choices[option]:
-                raise OptionError(f"depth: {option} must be {' or '.join(choices[option])}, found {value!r}")
+            checks.one_of(f"depth: {option}", value, choices[option])
         if encoding == "sunrgbd" and kind == "disparity":
             raise OptionError("depth: encoding 'sunrgbd' holds depth, not disparity")
 
-    def _one_map(self, stored: np.ndarray, source: Any, invalid: str) -> np.ndarray:
-        """`stored` as `[h, w]` numbers, NaN and infinite ones set to 0 where `invalid` allows."""
-        name = name_of(source)
+    def _one_map(self, stored: np.ndarray, source: Source) -> np.ndarray:
+        """`stored` as `[h, w]`."""
         if stored.ndim == 3 and 1 in (stored.shape[0], stored.shape[-1]):
             stored = stored[..., 0] if stored.shape[-1] == 1 else stored[0]
         elif stored.ndim == 3 and {3, 4} & {stored.shape[0], stored.shape[-1]}:
-            raise InputError(name, f"a colour picture {list(stored.shape)}, not a depth map", self.accepts)
+            raise source.refuse(f"a colour picture {list(stored.shape)}, not a depth map")
         if stored.ndim != 2:
-            raise InputError(name, f"an array of shape {list(stored.shape)}", self.accepts)
-        check_size(stored.shape[0], stored.shape[1], source, self.accepts)
+            raise source.refuse(f"an array of shape {list(stored.shape)}")
+        check_size(stored.shape[0], stored.shape[1], source)
+        return stored
+
+    def _without_background(self, stored: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
+        """A map whose empty background - where a renderer met nothing - is missing (0), and how many pixels that were."""
+        if stored.dtype.kind != "f" or kind != "depth":
+            return stored, 0
+        with np.errstate(all="ignore"):  # of half precision, which does not reach so far, too
+            empty = (stored >= BACKGROUND) | (stored == HALF_MAX)
+        return (np.where(empty, 0, stored), int(empty.sum())) if empty.any() else (stored, 0)
+
+    def _finite(self, stored: np.ndarray, source: Source, invalid: str) -> np.ndarray:
+        """Numbers, those that are NaN or infinite set to 0 where `invalid` allows."""
         if invalid == "zero" and stored.dtype.kind == "f":
             stored = np.where(np.isfinite(stored), stored, 0)
-        hint = "" if invalid == "zero" else "; invalid='zero' takes NaN and infinite pixels as missing"
-        return numeric(stored, source, self.accepts + hint)
+        return source.numeric(stored, "" if invalid == "zero" else "; invalid='zero' takes NaN and infinite pixels as missing")
 
-    def _unrotated(self, stored: np.ndarray, source: Any) -> np.ndarray:
+    def _check_unit(self, stored: np.ndarray, source: Source, kind: str) -> None:
+        """Refuse numbers that need not be metres: integers, floats that hold nothing else, and most of them beyond `FAR`."""
+        if stored.dtype.kind != "f":
+            unit = "metres" if kind == "depth" else "pixels of disparity"
+            raise source.refuse(f"integers ({stored.dtype}) of unknown unit", accepted=f"scale= {unit} per unit, e.g. 0.001")
+        valid = stored[stored > 0]
+        if kind != "depth" or not valid.size:
+            return
+        span = f"{valid.min():.4g} to {valid.max():.4g}, {np.median(valid):.4g} in the middle"
+        far = (valid > FAR).mean() > 0.5
+        whole = valid.max() >= 10 and len(np.unique(valid[:1000])) > 1 and np.array_equal(valid, np.floor(valid))
+        if far or whole:
+            why = f"as metres most of it is beyond {FAR:g} m" if far else "whole numbers, as units smaller than a metre give"
+            asked = "scale=0.001 for millimetres, 0.01 for centimetres, 0.1 for decimetres, 1 if it is metres"
+            raise source.refuse(f"depth of unknown unit ({span}: {why})", accepted=asked)
+
+    def _unrotated(self, stored: np.ndarray, source: Source) -> np.ndarray:
         if stored.dtype.kind not in "iu" or stored.min() < 0 or stored.max() > 65535:
-            raise InputError(name_of(source), f"values of type {stored.dtype}", "16-bit integers for encoding='sunrgbd'")
+            raise source.refuse(f"values of type {stored.dtype}", accepted="16-bit integers for encoding='sunrgbd'")
         raw = stored.astype(np.uint16)
         return (raw >> 3) | (raw << 13)
 
-    def _check_values(self, data: np.ndarray, source: Any, kind: str) -> None:
-        name = name_of(source)
+    def _check_values(self, data: np.ndarray, source: Source, kind: str) -> None:
         if not np.isfinite(data).all():
-            raise InputError(name, "values beyond what float32 holds", self.accepts)
+            raise source.refuse("values beyond what float32 holds")
         if negative := int((data < 0).sum()):
-            raise InputError(name, f"{negative} of {data.size} values are negative", f"{self.accepts}; missing pixels are 0")
+            raise source.refuse(f"{negative} of {data.size} values are negative", "; missing pixels are 0")
         if not data.any():
-            raise InputError(name, "nothing but missing pixels (0)", self.accepts)
+            raise source.refuse("nothing but missing pixels (0)")
         if kind == "depth" and (median := float(np.median(data[data > 0]))) > 1000:
-            raise InputError(name, f"a median depth of {median:.0f} metres", "metres; for millimetres say scale=0.001")
+            raise source.refuse(f"a median depth of {median:.0f} metres", accepted="metres; for millimetres say scale=0.001")
 
     def disparity(self, sample: Sample) -> Tensor:
         """The sample's disparity in pixels, float32 `[h, w]`, not yet clamped."""
@@ -208,8 +238,19 @@ class Depth(Modality):
         )
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
-        """Float32 `[1, size, size]`; with `train` a random part of the map, mirrored half of the time."""
-        x = self.disparity(sample).clamp(self.min_disparity, self.max_disparity)[None] / self.max_disparity
+        """Float32 `[1, size, size]`; with `train` a random part of the map, mirrored half of the time.
+
+        Raises:
+            InputError: different depths that all lie outside what the model distinguishes: the map would be one constant.
+        """
+        disparity = self.disparity(sample)
+        kept = disparity.clamp(self.min_disparity, self.max_disparity)
+        if bool((kept == kept.flatten()[0]).all()) and np.ptp(np.asarray(sample.data)[np.asarray(sample.data) > 0]) > 0:
+            found = f"{sample.data[sample.data > 0].min():.4g} to {sample.data.max():.4g}, all outside what the model tells apart"
+            raise InputError(
+                sample.source, found, f"metres within {self.near:g}..{self.far:g} (see scale=), or disparity in pixels"
+            )
+        x = kept[None] / self.max_disparity
         if train:
             x = resize_map(Crop.draw(x.shape[1], x.shape[2]).of(x), (self.size, self.size), self.antialias)
         else:
@@ -248,6 +289,8 @@ class Depth(Modality):
             "to": f"{valid.max():.2f} {unit}" if valid.size else "-",
             "missing": f"{100 * (1 - valid.size / sample.data.size):.1f} %",
         }
+        if sample.info.get("background"):
+            text["background"] = f"{sample.info['background']:,} pixels where nothing was met, taken as missing"
         if metres:
             focal_length, baseline = (sample.info.get(k, getattr(self, k)) for k in ("focal_length", "baseline"))
             assumed = "" if sample.info.get("camera_given") else " (assumed: a Kinect's)"
@@ -275,14 +318,9 @@ class Depth(Modality):
         axes.figure.colorbar(shown, ax=axes, label="metres" if metres else "disparity, pixels", fraction=0.04, pad=0.02)
 
     def claims(self, path: Path) -> float:
-        """2 for a PNG or TIFF with one channel of 16 bits or floats, 1 by extension for the others."""
-        kind = suffix_of(path)
-        if kind in ("png", "tif", "tiff"):
-            try:
-                with PIL.Image.open(path, formats=["PNG", "TIFF"]) as image:
-                    return 2.0 if image.mode in ONE_CHANNEL else 0.0
-            except (OSError, ValueError, SyntaxError):
-                return 0.0
+        """2 for a PNG, TIFF or PGM with one channel of 16 bits or floats, 1 by extension for the others."""
+        if suffix_of(path) in ("png", "tif", "tiff", "pgm"):
+            return 2.0 if is_deep(path) else 0.0
         return super().claims(path)
 
 

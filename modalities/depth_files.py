@@ -2,88 +2,118 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from vitlens.errors import InputError, MissingDependencyError
+from vitlens.modalities.exr_files import read_exr
 from vitlens.modalities.pixels import MAX_PIXELS, check_size
-from vitlens.sources import decoding, load_npy, name_of, suffix_of
+from vitlens.modalities.tiff_files import read_tiff, tiff_header
+from vitlens.sources import Source, suffix_of
 
-EXTENSIONS = ("png", "tif", "tiff", "npy", "npz", "exr", "pfm")
-ONE_CHANNEL = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
+EXTENSIONS = ("png", "tif", "tiff", "pgm", "npy", "npz", "exr", "pfm")
+DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 """Pillow's modes of single-channel pictures with more than 8 bits a pixel."""
+_PGM = re.compile(rb"P5\s(?:\s*#[^\n]*\n)*\s*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
 
 
-def load_map(path: Path, source: Any, accepted: str, key: str | None) -> np.ndarray:
-    """Read the array `[h, w]` (or with a channel axis) in one of the `EXTENSIONS`; integers stay integers.
+def load_map(path: Path, source: Source, key: str | None, kind: str | None = None) -> np.ndarray:
+    """Read the array `[h, w]` (or with a channel axis) of a file of one of the `EXTENSIONS`; integers stay integers.
 
     `key` names an array of an .npz or a channel of an .exr file.
 
     Raises:
-        InputError: cut off, a colour or 8-bit picture, several pages, or several arrays and no key.
+        InputError: cut off, a colour or 8-bit picture, several pages, several arrays or channels and no key.
         MissingDependencyError: an .exr file without the OpenEXR package.
     """
-    kind = suffix_of(path)
+    kind = kind or suffix_of(path)
     if kind in ("npy", "npz"):
-        return load_npy(path, source, accepted, key=key)
-    with decoding(source, accepted):
-        if kind == "pfm":
-            return _read_pfm(path, source, accepted)
-        return _read_exr(path, source, accepted, key) if kind == "exr" else _read_picture(path, source, accepted)
+        return source.npy(path, key=key)
+    readers = {"pfm": _read_pfm, "pgm": _read_pgm, "tif": _read_tiff, "tiff": _read_tiff, "png": _read_png}
+    with source.decoding():
+        return read_exr(path, source, key) if kind == "exr" else readers[kind](path, source)
 
 
-def _read_picture(path: Path, source: Any, accepted: str) -> np.ndarray:
-    name = name_of(source)
-    with PIL.Image.open(path, formats=["PNG", "TIFF"]) as image:
-        check_size(image.height, image.width, source, accepted)
+def is_deep(path: Path) -> bool:
+    """Whether a PNG, TIFF or PGM file has one channel of more than 8 bits; False where its header cannot be read."""
+    kind = suffix_of(path)
+    if kind in ("tif", "tiff"):
+        header = tiff_header(path)
+        return header is not None and len(header[0]) == 2 and header[1].itemsize > 1
+    try:
+        if kind == "pgm":
+            with path.open("rb") as file:
+                head = _PGM.match(file.read(1000))
+            return head is not None and int(head[3]) > 255
+        with PIL.Image.open(path, formats=["PNG"]) as image:
+            return image.mode in DEEP
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _read_png(path: Path, source: Source) -> np.ndarray:
+    with PIL.Image.open(path, formats=["PNG"]) as image:
+        check_size(image.height, image.width, source)
         if getattr(image, "n_frames", 1) > 1:
-            raise InputError(name, f"{image.n_frames} pages", f"{accepted}; one map a file")  # type: ignore[attr-defined]
+            raise source.refuse(f"{image.n_frames} pages", "; one map a file")  # type: ignore[attr-defined]
         if image.mode in ("L", "P", "1"):
-            raise InputError(name, "an 8-bit picture, which cannot hold depth", f"{accepted}; 16 bits or floats")
-        if image.mode not in ONE_CHANNEL:
-            raise InputError(name, f"a colour picture ({image.mode}), not a depth map", accepted)
+            raise source.refuse("an 8-bit picture, which cannot hold depth", "; 16 bits or floats")
+        if image.mode not in DEEP:
+            raise source.refuse(f"a colour picture ({image.mode}), not a depth map")
         array = np.array(image)
     return array.astype(array.dtype.newbyteorder("="))
 
 
-def _read_pfm(path: Path, source: Any, accepted: str) -> np.ndarray:
+def _read_tiff(path: Path, source: Source) -> np.ndarray:
+    page = read_tiff(path, source)
+    check_size(*page.values.shape[:2], source)
+    if page.pages > 1:
+        raise source.refuse(f"{page.pages} pages", "; one map a file")
+    if not page.one_channel:
+        raise source.refuse("a colour picture, not a depth map")
+    if page.bits <= 8:
+        raise source.refuse(f"a picture of {page.bits} bits, which cannot hold depth", "; 16 bits or floats")
+    return page.values
+
+
+def _read_pgm(path: Path, source: Source) -> np.ndarray:
+    """Binary PGM as it stands: big-endian, and not stretched to 65535, as Pillow does."""
+    content = path.read_bytes()
+    head = _PGM.match(content[:1000])
+    if head is None:
+        raise source.refuse("no binary PGM (it does not begin with P5 and its size)")
+    width, height, most = (int(number) for number in head.groups())
+    check_size(height, width, source)
+    if not 255 < most < 65536:
+        raise source.refuse("an 8-bit picture, which cannot hold depth", "; 16 bits or floats")
+    rows = content[head.end() : head.end() + 2 * width * height]
+    _whole(len(rows), 2 * width * height, source)
+    return np.frombuffer(rows, ">u2").reshape(height, width).astype(np.uint16)
+
+
+def _read_pfm(path: Path, source: Source) -> np.ndarray:
     """Portable float map: "Pf", width and height, scale (negative: little-endian), then rows from the bottom up."""
-    name = name_of(source)
     with path.open("rb") as file:
         kind = file.readline(16).strip()
         if kind == b"PF":
-            raise InputError(name, "a colour picture (PF), not a depth map", accepted)
+            raise source.refuse("a colour picture (PF), not a depth map")
         if kind != b"Pf":
-            raise InputError(name, "no portable float map (it does not begin with Pf)", accepted)
-        width, height = (int(n) for n in file.readline(64).split())
+            raise source.refuse("no portable float map (it does not begin with Pf)")
+        size = file.readline(64).split()
+        width, height = (int(n) for n in (size if len(size) == 2 else [*size, *file.readline(64).split()]))
         scale = float(file.readline(64))
-        check_size(height, width, source, accepted)
-        content = file.read(4 * MAX_PIXELS + 1)
-    if len(content) != 4 * width * height:
-        raise InputError(name, f"cut off: {len(content)} of {4 * width * height} bytes", accepted)
-    rows = np.frombuffer(content, "<f4" if scale < 0 else ">f4").reshape(height, width)
+        check_size(height, width, source)
+        content = file.read(4 * MAX_PIXELS + 64)
+    wanted = 4 * width * height
+    if content[wanted:].strip():
+        raise source.refuse(f"{len(content):,} bytes of pixels where its header says {wanted:,} ({width} x {height})")
+    _whole(len(content), wanted, source)
+    rows = np.frombuffer(content[:wanted], "<f4" if scale < 0 else ">f4").reshape(height, width)
     return rows[::-1].astype(np.float32)
 
 
-def _read_exr(path: Path, source: Any, accepted: str, key: str | None) -> np.ndarray:
-    """One channel of an OpenEXR file: the named one, the only one, or the one that renderers call Z."""
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise MissingDependencyError("reading .exr needs OpenEXR: pip install OpenEXR") from error
-    name = name_of(source)
-    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
-        low, high = file.header()["dataWindow"]
-        check_size(int(high[1]) - int(low[1]) + 1, int(high[0]) - int(low[0]) + 1, source, accepted)
-    with OpenEXR.File(str(path), separate_channels=True) as file:
-        if not file.parts:
-            raise InputError(name, "damaged or cut off", accepted)
-        channels = {channel: np.array(content.pixels) for channel, content in file.channels().items()}
-    chosen = key or next((c for c in channels if len(channels) == 1 or c.rpartition(".")[2].lower() in ("z", "depth")), None)
-    if chosen not in channels:
-        found = f"no channel {key!r}" if key else f"{len(channels)} channels and none called Z"
-        raise InputError(name, f"{found} (it holds {', '.join(channels)})", f"{accepted}; say which channel with key=")
-    return channels[chosen]
+def _whole(found: int, wanted: int, source: Source) -> None:
+    if found < wanted:
+        raise source.refuse(f"cut off: {found:,} of {wanted:,} bytes")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import Modality
-from vitlens.sources import decoding, is_array, local_file, name_of, numeric, to_array
+from vitlens.sources import Source, decoding, is_array, local_file, name_of, numeric, to_array
 
 if TYPE_CHECKING:
     from vitlens.vit import FrozenViT
@@ -39,7 +39,7 @@ TRAIN_AREA = (0.5, 1.0)
 TRAIN_RATIO = (3 / 4, 4 / 3)
 
 
-def check_size(height: int, width: int, source: Any, accepted: str) -> None:
+def check_size(height: int, width: int, source: Source) -> None:
     """Refuse maps that would not survive a resize of their short side.
 
     Raises:
@@ -47,11 +47,11 @@ def check_size(height: int, width: int, source: Any, accepted: str) -> None:
     """
     size = f"{width} x {height} pixels"
     if height < 1 or width < 1:
-        raise InputError(name_of(source), f"no pixels ({size})", accepted)
+        raise source.refuse(f"no pixels ({size})")
     if height * width > MAX_PIXELS:
-        raise InputError(name_of(source), size, f"{accepted}; at most {MAX_PIXELS / 1e6:.0f} million pixels")
+        raise source.refuse(size, f"; at most {MAX_PIXELS / 1e6:.0f} million pixels")
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InputError(name_of(source), size, f"{accepted}; at most {MAX_ASPECT} times as long as wide")
+        raise source.refuse(size, f"; at most {MAX_ASPECT} times as long as wide")
 
 
 def read_pixels(source: Any, *, accepted: str, format: str | None = None, exif: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
@@ -83,7 +83,7 @@ def read_pixels(source: Any, *, accepted: str, format: str | None = None, exif: 
 
 
 def _pixels_of_image(image: PIL.Image.Image, source: Any, accepted: str, exif: bool) -> np.ndarray:
-    check_size(image.height, image.width, source, accepted)
+    check_size(image.height, image.width, Source(source, accepted))
     if exif:
         image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -113,7 +113,7 @@ def pixels_of_array(array: Any, *, accepted: str, source: Any = None) -> np.ndar
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
         hint = "; channels come last" if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ""
         raise InputError(name, f"an array of shape {list(pixels.shape)}", f"{accepted}; arrays [h, w] or [h, w, 1|3|4]{hint}")
-    check_size(pixels.shape[0], pixels.shape[1], source, accepted)
+    check_size(pixels.shape[0], pixels.shape[1], Source(source, accepted))
     if pixels.dtype.kind == "f":
         if pixels.min() < 0 or pixels.max() > 1:
             found = f"floats from {pixels.min():.4g} to {pixels.max():.4g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens import LensConfig, PerceiverConfig
 from vitlens.modalities.point_drawing import chair, draw_points
 from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
-from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns, write_ply
-from vitlens.modalities.point_meshes import GREY
+from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns
+from vitlens.modalities.point_pieces import GREY
+from vitlens.modalities.point_ply import write_ply
 from vitlens.modalities.point_sampling import farthest_point_sample
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import decoding, is_array, is_path, local_file, name_of, numeric, suffix_of, to_array
+from vitlens.sources import Source, is_array, is_path, npy_header, suffix_of, to_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,17 +72,14 @@ class PointCloud(Modality):
     radius: float = 0.2
 
     def __post_init__(self) -> None:
-        _one_of("up", self.up, AXES)
-        _one_of("mirror", self.mirror, (*AXES, None))
-        _one_of("tokenizer", self.tokenizer, ("pointbert", "pnsa"))
+        checks.one_of("point_cloud: up", self.up, AXES)
+        checks.one_of("point_cloud: mirror", self.mirror, (*AXES, None))
+        checks.one_of("point_cloud: tokenizer", self.tokenizer, ("pointbert", "pnsa"))
         for name in ("points", "groups", "group_size", "encoder_width"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"point_cloud: {name} must be an integer of 1 or more, found {value!r}")
+            checks.whole(f"point_cloud: {name}", getattr(self, name), least=1)
         for name in ("color", "upsample"):
-            _one_of(name, getattr(self, name), (True, False))
-        if not _positive(self.radius):
-            raise OptionError(f"point_cloud: radius must be a positive number, found {self.radius!r}")
+            checks.flag(f"point_cloud: {name}", getattr(self, name))
+        checks.number("point_cloud: radius", self.radius, above=0)
         if self.points < max(self.groups, self.group_size):
             raise OptionError(f"point_cloud: {self.points} points cannot make {self.groups} groups of {self.group_size}")
 
@@ -90,14 +89,16 @@ class PointCloud(Modality):
         *,
         up: Literal["x", "y", "z"] | None = None,
         rgb_max: float | None = None,
-        columns: Literal["xyz", "xyzrgb", "xyznormal"] | None = None,
+        columns: Literal["xyz", "xyzrgb", "xyzrgba", "xyznormal"] | None = None,
+        invalid: Literal["error", "drop"] = "error",
         key: str | None = None,
         format: str | None = None,
     ) -> Sample:
         """Read a file, a binary file object (with `format`) or an array into float32 `[n, 3]` or, with colours 0..1, `[n, 6]`.
 
         `up`: the axis that points up in the file, where it matters (glTF says y, LAS z). `rgb_max`: the value of full colour, by
-        default 255 for integers and 1 for floats. `columns`: what the columns of a table are; "xyznormal" drops the normals.
+        default 255 for integers and 1 for floats. `columns`: what the columns of a table are; "xyznormal" drops the normals,
+        "xyz" all that follows. `invalid`: "drop" leaves out points that are NaN or infinite; an organised PCD's always are.
         `key`: which array of an .npz. Meshes are sampled on their surface, evenly by area and always alike, at `points` * 5/4
         points. Coordinates far from the origin are shifted before they are rounded to float32: `info["origin"]` was subtracted.
 
@@ -108,27 +109,28 @@ class PointCloud(Modality):
         """
         for name, value, allowed in (("up", up, AXES), ("columns", columns, COLUMNS), ("format", format, EXTENSIONS)):
             if value is not None:
-                _one_of(name, value, allowed)
-        if rgb_max is not None and not _positive(rgb_max):
-            raise OptionError(f"point_cloud: rgb_max must be a positive number, found {rgb_max!r}")
+                checks.one_of(f"point_cloud: {name}", value, allowed)
+        checks.one_of("point_cloud: invalid", invalid, ("error", "drop"))
+        if rgb_max is not None:
+            checks.number("point_cloud: rgb_max", rgb_max, above=0)
+        door = Source(source, self.accepts)
         if is_array(source):
-            with decoding(source, self.accepts):
-                points = split_columns(to_array(source), source, self.accepts, columns)
+            with door.decoding():
+                points = split_columns(to_array(source), door, columns)
             kind = "array"
         else:
             wanted = () if format and is_path(source) else EXTENSIONS
-            with local_file(source, accepted=self.accepts, extensions=wanted, format=format) as path:
+            with door.local_file(wanted, format) as path:
                 kind = format or suffix_of(path)
-                samples = self.points * 5 // 4
-                points = read_points(path, source, kind=kind, accepted=self.accepts, columns=columns, key=key, samples=samples)
-        return self._sample(points, source, kind, up, rgb_max)
+                points = read_points(path, door, kind=kind, columns=columns, key=key, samples=self.points * 5 // 4)
+        return self._sample(_valid(points) if invalid == "drop" else points, door, kind, up, rgb_max)
 
-    def _sample(self, points: Points, source: Any, kind: str, up: str | None, rgb_max: float | None) -> Sample:
-        xyz = numeric(points.xyz, source, self.accepts)
+    def _sample(self, points: Points, source: Source, kind: str, up: str | None, rgb_max: float | None) -> Sample:
+        xyz = source.numeric(points.xyz, "; invalid='drop' leaves such points out")
         low, high = xyz.min(axis=0).astype(np.float64), xyz.max(axis=0).astype(np.float64)
         extent = float((high - low).max())
         if not np.abs([low, high]).max() < 1e30:
-            raise InputError(name_of(source), f"coordinates up to {np.abs([low, high]).max():g}", f"{self.accepts}; below 1e30")
+            raise source.refuse(f"coordinates up to {np.abs([low, high]).max():g}", "; below 1e30")
         info = {**points.info, "format": kind, "up": up or points.info.get("up")}
         if (
             xyz.dtype != np.float32 and np.abs(low + high).max() / 2 > 100 * extent > 0
@@ -137,10 +139,10 @@ class PointCloud(Modality):
             xyz, info["origin"] = xyz - origin, origin.tolist()
         xyz = xyz.astype(np.float32)
         if not (xyz != xyz[0]).any():
-            raise InputError(name_of(source), f"all {len(xyz):,} points in one place", f"{self.accepts}; of some extent")
+            raise source.refuse(f"all {len(xyz):,} points in one place", "; of some extent")
         if points.rgb is not None:
-            xyz = np.concatenate([xyz, unit_colours(points.rgb, rgb_max or points.full, source, self.accepts)], axis=1)
-        return Sample(np.ascontiguousarray(xyz), name_of(source), info)
+            xyz = np.concatenate([xyz, unit_colours(points.rgb, rgb_max or points.full, source)], axis=1)
+        return Sample(np.ascontiguousarray(xyz), source.name, info)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[points, 3 or 6]` (fewer points with `upsample=False`): sampled, centred on the mean, radius 1; rgb unchanged.
@@ -254,36 +256,34 @@ class PointCloud(Modality):
         return 2.0 if looks_like_points(path) else float(suffix == "xyz")
 
 
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if not any(value is a or (isinstance(value, str) and value == a) for a in allowed):
-        raise OptionError(f"point_cloud: {name} must be one of {', '.join(map(str, allowed))}; found {value!r}")
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-
-
 # --- reading ---
 
 
-def unit_colours(rgb: np.ndarray, rgb_max: float | None, source: Any, accepted: str) -> np.ndarray:
+def _valid(points: Points) -> Points:
+    """Without the points that are NaN or infinite."""
+    there = np.isfinite(points.xyz).all(axis=1)
+    return replace(points, xyz=points.xyz[there], rgb=None if points.rgb is None else points.rgb[there])
+
+
+def unit_colours(rgb: np.ndarray, rgb_max: float | None, source: Source) -> np.ndarray:
     """Colours `[n, 3]` as float32 in 0..1; integers are 0..255 and floats 0..1 unless `rgb_max` says otherwise.
 
     Raises:
         InputError: values below 0 (most likely normals) or above full colour.
     """
-    rgb = numeric(rgb, source, accepted)
+    rgb = source.numeric(rgb)
     full = rgb_max or (1.0 if rgb.dtype.kind == "f" else 255.0)
     low, high = float(rgb.min()), float(rgb.max())
     if low < 0:
         found = f"negative values (down to {low:.3g}) in columns 4 to 6, which are probably normals, not colours"
-        raise InputError(name_of(source), found, f"{accepted}; columns='xyznormal' drops normals")
-    if high > full:
-        found, hint = f"colours up to {high:g} where {full:g} is full colour", 255 if high <= 255 else 65535
-        raise InputError(
-            name_of(source), found, f"{accepted}; say rgb_max={hint} if that is full colour, columns='xyz' drops colours"
+        raise source.refuse(found, "; columns='xyznormal' drops normals")
+    if high > full * (1 + 1e-6):
+        hint = 255 if high <= 255 else 65535
+        raise source.refuse(
+            f"colours up to {high:g} where {full:g} is full colour",
+            f"; say rgb_max={hint} if that is full colour, columns='xyz' drops colours",
         )
-    return (rgb / full).astype(np.float32)
+    return (rgb / full).clip(max=1).astype(np.float32)
 
 
 def looks_like_points(path: Path) -> bool:
@@ -294,7 +294,7 @@ def looks_like_points(path: Path) -> bool:
             return _is_points(array.shape, array.dtype)
         if suffix_of(path) == "npz":
             with zipfile.ZipFile(path) as archive:
-                headers = [_npy_header(archive, name) for name in archive.namelist()]
+                headers = [npy_header(archive.open(name)) for name in archive.namelist()]
             return len(headers) == 1 and _is_points(*headers[0])
         with Path(path).open(encoding="latin-1") as lines:
             rows = [re.split(r"[\s,;]+", line.strip()) for _, line in zip(range(70), lines, strict=False)]
@@ -302,14 +302,6 @@ def looks_like_points(path: Path) -> bool:
         return _is_points(table.shape, table.dtype)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
-
-
-def _npy_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype
 
 
 def _is_points(shape: tuple[int, ...], dtype: np.dtype) -> bool:

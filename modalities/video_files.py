@@ -16,6 +16,7 @@ import numpy as np
 
 from vitlens.errors import InputError
 from vitlens.modalities.pixels import check_size
+from vitlens.sources import Source
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 """What FFmpeg may take a file for. Its other formats include playlists, which open further files and addresses."""
@@ -81,7 +82,7 @@ def decode(path: Path, wanted: int, name: str, accepted: str) -> tuple[np.ndarra
 def _look_at_packets(path: Path, name: str, accepted: str) -> Packets:
     count, times, keys = 0, set(), []
     with _opened(path, name, accepted) as (container, stream):
-        check_size(stream.height, stream.width, name, accepted)
+        check_size(stream.height, stream.width, Source(name, accepted))
         rate = float(stream.average_rate or 0) or None
         for packet in container.demux(stream):  # each is let go again: together they are the whole file
             if not packet.size:

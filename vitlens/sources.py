@@ -1,15 +1,19 @@
 """From whatever a user hands in - path, file object, bytes, array - to checked bytes or arrays, or one clear InputError.
 
-Readers in `vitlens.modalities` share these helpers, so that a missing, empty, truncated or absurdly large input reads the
-same in every modality.
+A reader makes one `Source` at its door: the value, its name, and what is accepted. All that may have to refuse it takes that, so
+that a missing, empty, truncated or absurdly large input reads the same in every modality.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,56 @@ import numpy as np
 from vitlens.errors import InputError
 
 GIB = 1 << 30
+MEMORY_BUDGET = 2 * GIB
+"""Bytes that one input may ask for when it is expanded; VITLENS_READ_GIB changes it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader was given, and what it accepts instead; made once, at the reader's door."""
+
+    value: Any
+    accepted: str
+
+    @cached_property
+    def name(self) -> str:
+        """A short name for messages: a path, or dtype and shape of an array."""
+        return name_of(self.value)
+
+    def refuse(self, found: str, hint: str = "", *, accepted: str | None = None) -> InputError:
+        """The error that says what was `found`; `hint` goes behind what is accepted, `accepted` in its place."""
+        return InputError(self.name, found, (self.accepted if accepted is None else accepted) + hint)
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Whatever a decoding library raises in this block becomes one InputError; an InputError passes unchanged."""
+        with decoding(self.value, self.accepted):
+            yield
+
+    @contextmanager
+    def local_file(self, extensions: Sequence[str] = (), format: str | None = None) -> Iterator[Path]:
+        """A checked path on disk, as `local_file` gives it."""
+        with local_file(self.value, accepted=self.accepted, extensions=extensions, format=format) as path:
+            yield path
+
+    def numeric(self, array: np.ndarray, hint: str = "") -> np.ndarray:
+        """`array` if it holds real, finite numbers, as `numeric` checks it."""
+        return numeric(array, self.value, self.accepted + hint)
+
+    def npy(self, path: Path, *, key: str | None = None) -> np.ndarray:
+        """The array of a .npy or .npz file, as `load_npy` reads it."""
+        return load_npy(path, self.value, self.accepted, key=key)
+
+    def needs(self, size: int, what: str) -> None:
+        """Refuse what would take more memory than one input may; asked before anything is expanded.
+
+        Raises:
+            InputError: `size` bytes for `what` (such as "a picture of 13000 x 13000 pixels") are above the budget.
+        """
+        budget = int(float(os.environ.get("VITLENS_READ_GIB", 0)) * GIB) or MEMORY_BUDGET
+        if size > budget:
+            found = f"{what}, which takes {size / GIB:.1f} GiB of memory"
+            raise self.refuse(found, f"; at most {budget / GIB:g} GiB (VITLENS_READ_GIB changes that)")
 
 
 def name_of(source: Any) -> str:
@@ -164,17 +218,40 @@ def load_npy(path: Path, source: Any, accepted: str, *, key: str | None = None) 
     """Read one array of a .npy or .npz file, never unpickling objects; of several arrays in an .npz, `key` says which.
 
     Raises:
-        InputError: truncated, holds pickled objects, or an .npz with several arrays and no (or a wrong) `key`.
+        InputError: truncated, holds pickled objects, more than the memory budget, or an .npz with several arrays and no (or a
+            wrong) `key`.
     """
-    name = name_of(source)
-    with decoding(source, accepted):
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as archive:
-            names = list(archive.files)
+    from_ = Source(source, accepted)
+    with from_.decoding():
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                from_.needs(_npy_bytes(file), "an array")
+            return np.load(path, allow_pickle=False)
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
             if key is None and len(names) != 1:
-                raise InputError(name, f"{len(names)} arrays ({', '.join(names[:8])})", f"{accepted}; say which with key=")
+                raise from_.refuse(f"{len(names)} arrays ({', '.join(names[:8])})", "; say which with key=")
             if key is not None and key not in names:
-                raise InputError(name, f"no array {key!r} (it holds {', '.join(names[:8])})", accepted)
-            return archive[key or names[0]]
+                raise from_.refuse(f"no array {key!r} (it holds {', '.join(names[:8])})")
+            entry = archive.getinfo(archive.namelist()[names.index(key) if key is not None else 0])
+            with archive.open(entry) as file:
+                from_.needs(max(_npy_bytes(file), entry.file_size), "an array")
+            with archive.open(entry) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype that the header of an open .npy file tells.
+
+    Raises:
+        ValueError: no such header.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _npy_bytes(file: Any) -> int:
+    shape, dtype = npy_header(file)
+    return math.prod(shape) * dtype.itemsize

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vitlens.modalities.point_files import load_open3d
+from vitlens.libraries import load_open3d
 from vitlens.modalities.point_sampling import farthest_point_sample
 
 CASES = ((1, 10_000, 8192), (8, 8192, 512))

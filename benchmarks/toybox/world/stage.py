@@ -173,7 +173,7 @@ class Stage:
 
 @cache
 def _open3d() -> Any:
-    from vitlens.benchmarks.speed.point_sampling import load_open3d
+    from vitlens.libraries import load_open3d
 
     return load_open3d()
 
