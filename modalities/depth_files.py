@@ -68,7 +68,7 @@ def _read_png(path: Path, source: Source) -> np.ndarray:
 
 def _read_tiff(path: Path, source: Source) -> np.ndarray:
     page = read_tiff(path, source)
-    check_size(*page.values.shape[:2], source)
+    check_size(page.values.shape[0], page.values.shape[1], source)
     if page.pages > 1:
         raise source.refuse(f"{page.pages} pages", "; one map a file")
     if not page.one_channel:

@@ -68,9 +68,10 @@ def read_gltf(path: Path, source: Source) -> list[Piece]:
 
 def _open(content: bytes, source: Source) -> tuple[dict[str, Any], bytes | None]:
     """The JSON document, and a .glb's binary chunk."""
-    chunk = None
+    chunk: bytes | None = None
+    chunks: dict[bytes, bytes] = {}
     if content[:4] == b"glTF":
-        length, at, chunks = struct.unpack_from("<I", content, 8)[0] if len(content) >= 12 else 0, 12, {}
+        length, at = struct.unpack_from("<I", content, 8)[0] if len(content) >= 12 else 0, 12
         if len(content) < length or length < 20:
             raise source.refuse(f"a glTF file cut short: {len(content):,} of {length:,} bytes")
         while at + 8 <= length:

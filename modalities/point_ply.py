@@ -70,7 +70,7 @@ def _piece(loaded: dict[str, Any], counts: dict[bytes, int], source: Source) -> 
     if faces.size and not 0 <= faces.min() <= faces.max() < len(xyz):
         raise source.refuse(f"a PLY file with a face that refers to vertex {faces.max()} of {len(xyz)}")
     if image is not None:
-        return Piece(xyz, faces, uv=np.asarray(visual.uv), image=image)
+        return Piece(xyz, faces, uv=np.asarray(loaded["visual"].uv), image=image)
     vertex = _colours(loaded.get("vertex_colors"), len(xyz), source)
     face = _colours(loaded.get("face_colors"), counts.get(b"face", 0), source) if vertex is None and len(faces) else None
     return Piece(xyz, faces, vertex_rgb=vertex, face_rgb=None if face is None else face[owners])
