@@ -26,7 +26,7 @@ from vitlens.sources import decoding, is_array, local_file, name_of, to_array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 FREQUENCY_MASK, TIME_MASK, NOISE, SHIFT = 12, 48, 0.1, 10
 
@@ -169,7 +169,7 @@ class Audio(Modality):
         bank = bank + torch.rand_like(bank) * torch.rand(()) * NOISE
         return torch.roll(bank, int(torch.randint(-SHIFT, SHIFT, ())), 0)
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """Patches as large as the ViT's, `stride` apart: [b, frames, mel_bins] -> [b, n, width], frequency-major.
 
         Raises:

@@ -32,7 +32,7 @@ from vitlens.sources import Source, is_array, suffix_of, to_array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 KINECT_FOCAL_LENGTH = 518.857901
 KINECT_BASELINE = 0.075
@@ -257,7 +257,7 @@ class Depth(Modality):
             x = centre_crop(resize_map(x, self.size, self.antialias), self.size)
         return (x - self.mean) / self.std
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """`[b, 1, size, size]` -> `[b, n, width]`: patches as large as the ViT's, with learned positions.
 
         Raises:

@@ -29,7 +29,7 @@ from vitlens.sources import is_array, is_path, load_npy, local_file, name_of, su
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 FULL = 0.97
 """The data set keeps trials that miss up to 10 of the window's 440 samples, and stretches them."""
@@ -197,7 +197,7 @@ class EEG(Modality):
             data = (data - data.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
         return _stretch(data[:, first:last], self.samples).astype(np.float32)
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """One convolution over time: [b, channels, samples] -> [b, n, width], positions included."""
         return EEGEmbed(
             channels=self.channels, samples=self.samples, width=width, window_size=self.window_size, stride=self.stride

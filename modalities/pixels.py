@@ -21,7 +21,7 @@ from vitlens.modality import Modality
 from vitlens.sources import Source, decoding, is_array, local_file, name_of, numeric, to_array
 
 if TYPE_CHECKING:
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -193,7 +193,7 @@ def check_whole(modality: str, option: str, value: Any, low: int = 1, high: int 
         raise OptionError(f"{modality}: {option} must be a whole number from {low} to {high}, found {value!r}")
 
 
-def check_patches(modality: str, size: int, vit: FrozenViT) -> None:
+def check_patches(modality: str, size: int, vit: ViT) -> None:
     """Raises OptionError when maps of `size` are not cut into whole patches of `vit`, unless it is the ViT's own size."""
     if size % vit.patch_size and size != vit.image_size:
         raise OptionError(f"{modality}: size {size} is not a multiple of the ViT's patch size {vit.patch_size}")
@@ -227,7 +227,7 @@ class RGBModality(Modality):
         """RGB in 0..1, `[..., 3, h, w]`, less the mean, by the standard deviation."""
         return (x - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """The ViT's own patch embedding: `[b, 3, h, w]` -> `[b, n, width]`.
 
         Raises:

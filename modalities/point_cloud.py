@@ -32,7 +32,7 @@ from vitlens.sources import Source, is_array, is_path, npy_header, suffix_of, to
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 AXES = ("x", "y", "z")
 
@@ -193,7 +193,7 @@ class PointCloud(Modality):
         scaled = torch.ldexp(cloud[:, :3], -torch.frexp(cloud[:, :3].abs().max()).exponent.clamp(-100, 100))
         return cloud[farthest_point_sample(scaled[None], self.points, start)[0]]
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """`PointBertEmbed` or `PointNetEmbed`: `[b, n, 3 or 6]` -> `[b, groups, width]`."""
         channels = 6 if self.color else 3
         options = {"groups": self.groups, "group_size": self.group_size, "encoder_width": self.encoder_width}

@@ -13,7 +13,7 @@ from vitlens.errors import OptionError
 from vitlens.lens import LensConfig, build_lens, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
 from vitlens.towers import build_vit
-from vitlens.vit import FrozenViT, Trainable, ViTSpec
+from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LensEncoder(nn.Module):
     frames of a video); the embeddings of the views are averaged.
     """
 
-    def __init__(self, *, embed: nn.Module, lens: nn.Module, vit: FrozenViT) -> None:
+    def __init__(self, *, embed: nn.Module, lens: nn.Module, vit: ViT) -> None:
         super().__init__()
         self.embed = embed
         self.lens = lens
@@ -98,7 +98,7 @@ class LensEncoder(nn.Module):
         return x, None
 
 
-def build_encoder(spec: EncoderSpec, *, vit: FrozenViT | None = None) -> LensEncoder:
+def build_encoder(spec: EncoderSpec, *, vit: ViT | None = None) -> LensEncoder:
     """Build an encoder, around `vit` when given (shared frozen tensors; `spec.vit` is then only recorded), else a new one.
 
     Raises:

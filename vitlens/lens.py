@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlens.errors import OptionError
+from vitlens.vit import FrozenViT, ViT
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,8 @@ class GatedGELU(nn.Module):
         return x * F.gelu(gate)
 
 
-def build_lens(config: LensConfig | None, *, input_width: int, vit: Any) -> nn.Module:
-    """Build the lens `config` describes between a ModEmbed of `input_width` and `vit` (a FrozenViT).
+def build_lens(config: LensConfig | None, *, input_width: int, vit: ViT) -> nn.Module:
+    """Build the lens `config` describes between a ModEmbed of `input_width` and `vit` (whose blocks a pretrained lens copies).
 
     Raises:
         OptionError: a width or number of heads that does not fit.
@@ -230,8 +231,9 @@ def build_lens(config: LensConfig | None, *, input_width: int, vit: Any) -> nn.M
     if isinstance(config, IdentityConfig):
         return IdentityLens()
     if config.pretrained:
-        if vit.rope is not None or config.depth > len(vit.blocks):
-            found = "one with rotary positions" if vit.rope is not None else f"{len(vit.blocks)} blocks"
+        if not isinstance(vit, FrozenViT) or vit.rope is not None or config.depth > len(vit.blocks):
+            rotary = isinstance(vit, FrozenViT) and vit.rope is not None
+            found = "one with rotary positions" if rotary else f"{len(vit.blocks)} blocks"
             raise OptionError(f"self-attention lens: {config.depth} pretrained blocks of a ViT are needed, found {found}")
         blocks = copy.deepcopy(nn.ModuleList(vit.blocks[: config.depth])).requires_grad_(True)
         return SelfAttentionLens(blocks, vit.block_arguments)

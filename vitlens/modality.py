@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitlens.lens import LensConfig
-    from vitlens.vit import FrozenViT
+    from vitlens.vit import ViT
 
 GROUP = "vitlens.modalities"
 
@@ -83,7 +83,7 @@ class Modality(ABC):
     def write(self, sample: Sample, folder: Path, stem: str) -> Path:
         """Write `sample` to `folder` in a usual file format of this sensor, such that `read` gives it back; return the path."""
 
-    def build_embed(self, width: int, vit: FrozenViT) -> nn.Module:
+    def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """A ModEmbed: tensor [b, ...] -> tokens [b, n, width], positions included."""
         raise ModalityError(f"{self.name} has no ModEmbed: it is encoded by the {self.tower} tower")
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from vitlens.embed import PatchEmbed
 from vitlens.errors import MissingDependencyError, OptionError
-from vitlens.vit import FrozenViT, HostViT, ViTSpec
+from vitlens.vit import FrozenViT, HostViT, ViT, ViTSpec
 
 
-def build_vit(spec: ViTSpec) -> FrozenViT:
+def build_vit(spec: ViTSpec) -> ViT:
     """Build the ViT `spec` names, weights as the library initialises them (none under `torch.device("meta")`).
 
     Raises:
@@ -180,8 +180,13 @@ def _build_huggingface(spec: ViTSpec) -> FrozenViT:
     return from_huggingface(AutoModel.from_config(config))
 
 
-def _build_host(spec: ViTSpec) -> FrozenViT:
-    return cast(FrozenViT, HostViT(name=spec.name, **(spec.config or {})))
+def _build_host(spec: ViTSpec) -> HostViT:
+    config, needed = spec.config or {}, ("width", "head_width", "patches", "patch_size")
+    if set(config) != set(needed):
+        raise OptionError(
+            f"ViT of the host {spec.name}: config gives {', '.join(needed)}, found {', '.join(config) or 'nothing'}"
+        )
+    return HostViT(name=spec.name, **config)
 
 
 _WITHOUT_AUTO_MODEL = {
@@ -191,7 +196,7 @@ _WITHOUT_AUTO_MODEL = {
 }
 """Vision towers of chat models, which transformers builds by their class only."""
 
-_BUILDERS: dict[str, Callable[[ViTSpec], FrozenViT]] = {
+_BUILDERS: dict[str, Callable[[ViTSpec], ViT]] = {
     "open_clip": _build_open_clip,
     "timm": _build_timm,
     "huggingface": _build_huggingface,

@@ -12,16 +12,18 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitlens import checks
 from vitlens.embed import ModEmbed, PatchEmbed
 from vitlens.errors import ModelError, OptionError
 
+_ViT = TypeVar("_ViT", bound="ViT")
 Library = Literal["open_clip", "timm", "huggingface", "host"]
 
 
@@ -78,7 +80,87 @@ class Trainable:
         return bool({"class_token": self.class_token, "positions": self.positions, "norm_pre": self.norm_pre}.get(head, False))
 
 
-class FrozenViT(nn.Module):
+@dataclass(frozen=True)
+class Geometry:
+    """The measures of a ViT: what a ModEmbed and a lens must know to make tokens for it."""
+
+    width: int
+    """Of a token, D."""
+    head_width: int
+    patches: int
+    """Number of patch tokens, class token and registers aside."""
+    patch_size: int
+    """Pixels along one side of a patch."""
+    image_size: int
+    """Pixels along one side of a picture."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            checks.whole(f"ViT: {name}", value, least=1)
+
+
+class ViT(nn.Module):
+    """What encoders know of a ViT: its geometry, and what of it trains. `FrozenViT` has the weights, `HostViT` has none."""
+
+    blocks: nn.ModuleList
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.gradient_checkpointing = False
+
+    @property
+    def width(self) -> int:
+        """Of a token, D."""
+        return self.geometry.width
+
+    @property
+    def head_width(self) -> int:
+        """Of an attention head."""
+        return self.geometry.head_width
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens."""
+        return self.geometry.patches
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along one side of a patch."""
+        return self.geometry.patch_size
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along one side of a picture."""
+        return self.geometry.image_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Width E of what `forward` gives."""
+        return self.geometry.width
+
+    def patch_embedding(self) -> ModEmbed:
+        """A copy of the ViT's own patch embedding [b, 3, h, w] -> [b, n, D], for modalities that look like pictures.
+
+        Raises:
+            OptionError: there is none.
+        """
+        raise OptionError("this ViT has no patch embedding to copy")
+
+    def freeze(self: _ViT, *, but: Trainable = Trainable()) -> _ViT:
+        """Let exactly the parameters that `but` names train; returns self."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(but.names(name, len(self.blocks)))
+        return self
+
+    def fork(self: _ViT, trains: Trainable) -> _ViT:
+        """A second view for another sensor: shares every frozen tensor, has its own copy of what `trains` names."""
+        shared: dict[int, Any] = {id(p): p for n, p in self.named_parameters() if not trains.names(n, len(self.blocks))}
+        shared |= {id(b): b for b in self.buffers()}
+        return copy.deepcopy(self, shared).freeze(but=trains)
+
+
+class FrozenViT(ViT):
     """Tokens [b, m, D] in, embedding [b, E] out. Frozen at birth; `freeze(but=...)` names what trains.
 
     `positions` holds a row per patch and, when `positions_cover_prefix`, first one per prefix token (class token, registers).
@@ -113,15 +195,10 @@ class FrozenViT(nn.Module):
         rope_per_block: bool = False,
         patch: ModEmbed | None = None,
     ) -> None:
-        super().__init__()
-        self.width = width
-        self.head_width = head_width
-        self.patch_size = patch_size
-        self.image_size = image_size
-        self.patches = (image_size // patch_size) ** 2
+        patches = (image_size // patch_size) ** 2
+        super().__init__(Geometry(width, head_width, patches=patches, patch_size=patch_size, image_size=image_size))
         self.positions_cover_prefix = positions_cover_prefix
         self.norm_after_pool = norm_after_pool
-        self.gradient_checkpointing = False
         self.register_parameter("class_token", _parameter(class_token, width, flat=True))
         self.register_parameter("registers", _parameter(registers, width))
         self.register_parameter("positions", _parameter(positions, width))
@@ -220,18 +297,6 @@ class FrozenViT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         return self.finish(self.forward_tokens(tokens))
 
-    def freeze(self, *, but: Trainable = Trainable()) -> FrozenViT:
-        """Let exactly the parameters that `but` names train; returns self."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(but.names(name, len(self.blocks)))
-        return self
-
-    def fork(self, trains: Trainable) -> FrozenViT:
-        """A second view for another sensor: shares every frozen tensor, has its own copy of what `trains` names."""
-        shared: dict[int, Any] = {id(p): p for n, p in self.named_parameters() if not trains.names(n, len(self.blocks))}
-        shared |= {id(b): b for b in self.buffers()}
-        return copy.deepcopy(self, shared).freeze(but=trains)
-
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in module.named_parameters()}
@@ -260,23 +325,17 @@ def first_output(out: Any) -> Tensor:
     return cast(Tensor, out[0] if isinstance(out, tuple) else out)
 
 
-class HostViT(nn.Module):
-    """The geometry of a ViT that lives inside a host model (an MLLM); a lens built for it gives tokens, not embeddings."""
+class HostViT(ViT):
+    """The ViT of a host model (an MLLM), known by its geometry alone; a lens built for it gives tokens, not embeddings."""
 
     def __init__(self, *, name: str, width: int, head_width: int, patches: int, patch_size: int) -> None:
-        super().__init__()
+        image_size = math.isqrt(patches) * patch_size
+        super().__init__(Geometry(width, head_width, patches=patches, patch_size=patch_size, image_size=image_size))
         self.name = name
-        self.width = width
-        self.head_width = head_width
-        self.patches = patches
-        self.patch_size = patch_size
-        self.image_size = math.isqrt(patches) * patch_size
         self.blocks = nn.ModuleList()
-        self.embed_dim = width
 
-    def freeze(self, *, but: Trainable = Trainable()) -> HostViT:
-        """Nothing to freeze: the host holds the weights."""
-        return self
+    def patch_embedding(self) -> ModEmbed:
+        raise OptionError(f"the patch embedding of {self.name} is not known here: a sensor for it needs a ModEmbed of its own")
 
     def forward(self, tokens: Tensor) -> Tensor:
         raise ModelError(

@@ -147,9 +147,21 @@ def test_a_convolutional_tower_is_refused() -> None:
 def test_a_host_vit_knows_its_geometry_only() -> None:
     host = {"width": 32, "head_width": 16, "patches": 16, "patch_size": 8}
     vit = build_vit(ViTSpec("EVA in a host", library="host", config=host))
-    assert (vit.patches, vit.image_size) == (16, 32)
+    assert vit.geometry == tiny().geometry  # what a ModEmbed and a lens rely on, of this ViT as of one with weights
+    assert (vit.width, vit.head_width, vit.patches, vit.patch_size, vit.image_size) == (32, 16, 16, 8, 32)
     with pytest.raises(ModelError, match="EVA in a host"):
         vit(torch.zeros(1, 16, 32))
+    with pytest.raises(OptionError, match="EVA in a host is not known here"):
+        vit.patch_embedding()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"width": 0}, "width must be a whole number of 1"), ({"depth": 3}, "config gives width, head_width")]
+)
+def test_a_host_vit_of_no_sense_is_refused(change: dict[str, int], told: str) -> None:
+    host = {"width": 32, "head_width": 16, "patches": 16, "patch_size": 8, **change}
+    with pytest.raises(OptionError, match=told):
+        build_vit(ViTSpec("EVA in a host", library="host", config=host))
 
 
 def test_skipped_blocks_are_the_first_and_the_rest_is_renumbered() -> None:

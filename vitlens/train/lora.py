@@ -10,10 +10,10 @@ from torch import nn
 
 from vitlens.errors import MissingDependencyError, OptionError
 from vitlens.train.recipe import INSTALL, LoraOptions
-from vitlens.vit import FrozenViT
+from vitlens.vit import ViT
 
 
-def lora_targets(vit: FrozenViT, which: str) -> list[str]:
+def lora_targets(vit: ViT, which: str) -> list[str]:
     """Names of the modules in the blocks that get an update: attention projections, the MLP's layers, or both."""
     found: list[str] = []
     for name, module in vit.named_modules():
@@ -26,7 +26,7 @@ def lora_targets(vit: FrozenViT, which: str) -> list[str]:
     return found
 
 
-def add_lora(vit: FrozenViT, options: LoraOptions) -> None:
+def add_lora(vit: ViT, options: LoraOptions) -> None:
     """Put updates into `vit`, in place; they train, and so does what of the ViT trained before.
 
     Raises:
@@ -53,7 +53,7 @@ def add_lora(vit: FrozenViT, options: LoraOptions) -> None:
         vit.get_parameter(name).requires_grad_(True)
 
 
-def merge_lora(vit: FrozenViT) -> None:
+def merge_lora(vit: ViT) -> None:
     """Fold the updates into the weights and take the extra layers out, in place; other ViTs with the same tensors keep theirs."""
     from peft.tuners.lora import LoraLayer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_open_clip, build_vit
 from vitlens.train.recipe import Recipe
-from vitlens.vit import FrozenViT, Trainable, ViTSpec
+from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec
 
 IMAGE = "image"
 """The modality whose encoder holds the pretrained ViT."""
@@ -166,7 +166,7 @@ def new_encoder(model: ViTLens, spec: EncoderSpec, *, random: bool = False) -> L
             f"model.vit is {spec.vit.name}, the anchors' image ViT is {known.name}: its weights are not known here; "
             "choose vit_weights: random, or give Trainer a model that has this encoder and set model.start=anchors"
         )
-    vit = image.vit.fork(Trainable())
+    vit = cast(FrozenViT, image.vit).fork(Trainable())
     if isinstance(image.embed, ModEmbed):
         vit._patch = (image.embed,)
     drop = spec.vit.skip_blocks - known.skip_blocks
@@ -198,7 +198,7 @@ def _copy_values(module: nn.Module, state: Mapping[str, Any], where: str) -> Non
             value.copy_(state[key])
 
 
-def _share_frozen(vit: FrozenViT, other: FrozenViT) -> None:
+def _share_frozen(vit: ViT, other: ViT) -> None:
     """Let `vit` use the tensors of `other` where it has the same frozen ones."""
     theirs = dict(other.named_parameters())
     for name, parameter in list(vit.named_parameters()):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitlens.encoder import LensEncoder
 from vitlens.model import ViTLens
+from vitlens.vit import FrozenViT
 
 _BLOCK = {
     "ln_1": "layer_norm1",
@@ -24,7 +25,7 @@ def clip_vision(model: ViTLens) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     tower = cast(LensEncoder, model.tower("image"))
-    vit = tower.vit
+    vit = cast(FrozenViT, tower.vit)
     config = CLIPVisionConfig(
         **vision_numbers(vit), projection_dim=vit.embed_dim, hidden_act="gelu", layer_norm_eps=1e-5, attention_dropout=0.0
     )
@@ -63,7 +64,7 @@ def blip_vision(model: ViTLens) -> Any:
             self.embeddings.register_forward_hook(lambda _module, _inputs, out: self.pre_layrnorm(out))
 
     tower = cast(LensEncoder, model.tower("image"))
-    vit = tower.vit
+    vit = cast(FrozenViT, tower.vit)
     config = InstructBlipVisionConfig(**vision_numbers(vit), hidden_act="gelu", layer_norm_eps=1e-5, attention_dropout=0.0)
     out = ClipInBlip(config)
     state = {
@@ -82,11 +83,11 @@ def blip_vision(model: ViTLens) -> Any:
     return out.eval().requires_grad_(False)
 
 
-def vision_numbers(vit: Any) -> dict[str, Any]:
+def vision_numbers(vit: FrozenViT) -> dict[str, Any]:
     """The geometry of a ViT in the words of transformers' vision configurations."""
     return {
         "hidden_size": vit.width,
-        "intermediate_size": vit.blocks[0].mlp.c_fc.out_features,
+        "intermediate_size": cast(Any, vit.blocks[0]).mlp.c_fc.out_features,
         "num_hidden_layers": len(vit.blocks),
         "num_attention_heads": vit.width // vit.head_width,
         "image_size": vit.image_size,
