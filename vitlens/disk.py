@@ -31,6 +31,14 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
             os.close(handle)
 
 
+def ignore_runs(output: Path) -> None:
+    """Make runs/ for an `output` in it, and let git ignore it; one that is there stays as it is."""
+    runs = Path("runs")
+    if output.parts[:1] == runs.parts and not runs.exists():
+        runs.mkdir(exist_ok=True)
+        (runs / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
 def lock_folder(folder: Path, *, holder: str) -> IO[str]:
     """A lock on a folder (made if it is not there) that the system drops with the process, however it ends.
 

@@ -7,7 +7,7 @@ result = evaluate(vitlens.load("vitlens-l"), "esc50", "/data")
 from __future__ import annotations
 
 from vitlens.benchmarks.evaluation.report import write_report
-from vitlens.benchmarks.evaluation.results import Result, read_results
+from vitlens.benchmarks.evaluation.results import Measurement, read_results
 from vitlens.benchmarks.evaluation.run import Settings, evaluate, find
 
-__all__ = ["Result", "Settings", "evaluate", "find", "read_results", "write_report"]
+__all__ = ["Measurement", "Settings", "evaluate", "find", "read_results", "write_report"]

@@ -24,7 +24,7 @@ NUMBERS = re.compile(r"\[\n[\s\d,]+\]")
 
 
 @dataclass
-class Result:
+class Measurement:
     """One model on one dataset. Scores are in percent; `run` holds what differs between runs that found the same."""
 
     dataset: dict[str, Any]
@@ -84,7 +84,7 @@ class Result:
         return {"format": values.pop("format"), **values, "differs": self.differs}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
         """The inverse of `to_dict`, for results of this format."""
         return cls(**{key: value for key, value in values.items() if key != "differs"})
 
@@ -109,10 +109,14 @@ class Result:
         return folder
 
     @property
+    def task_name(self) -> str:
+        """The task, few-shot with its number."""
+        return f"{self.settings['shots']}-shot" if self.settings.get("shots") else self.task
+
+    @property
     def title(self) -> str:
         """A line for people."""
-        task = self.task if not self.settings.get("shots") else f"{self.settings['shots']}-shot"
-        return f"{self.dataset['title']} ({self.dataset['split']}), {self.model['name']}, {task}"
+        return f"{self.dataset['title']} ({self.dataset['split']}), {self.model['name']}, {self.task_name}"
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -126,7 +130,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
         writer.writerows(rows)
 
 
-def read_results(output: Path) -> list[Result]:
+def read_results(output: Path) -> list[Measurement]:
     """All results under `output`, by folder name.
 
     Raises:
@@ -135,13 +139,13 @@ def read_results(output: Path) -> list[Result]:
     return [_read(path) for path in sorted(output.glob("*/result.json"))]
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path) -> Measurement:
     accepted = f"a result.json of format {FORMAT} written by `vitlens eval`"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise InputError(str(path), f"format {values['format']}", accepted)
-        return Result.from_dict(values)
+        return Measurement.from_dict(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise

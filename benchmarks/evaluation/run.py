@@ -1,4 +1,4 @@
-"""One model on one dataset: find the data, say what is wrong with it, embed, score, and put it all into a Result.
+"""One model on one dataset: find the data, say what is wrong with it, embed, score, and put it all into a Measurement.
 
 result = evaluate(vitlens.load("vitlens-l"), "esc50", "/data", Settings(protocol="paper"))
 result.metrics["top1"]
@@ -21,7 +21,7 @@ from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
 from vitlens.benchmarks.evaluation import probe
 from vitlens.benchmarks.evaluation.embeddings import Embedder, OnError, Progress
 from vitlens.benchmarks.evaluation.metrics import Scores, checked_protocol
-from vitlens.benchmarks.evaluation.results import Result, beside_published, versions
+from vitlens.benchmarks.evaluation.results import Measurement, beside_published, versions
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work, evaluator
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
@@ -158,7 +158,7 @@ def evaluate(
     model_name: str | None = None,
     progress: Progress | None = None,
     found: Found | None = None,
-) -> Result:
+) -> Measurement:
     """Evaluate a model on a dataset, in all processes that torchrun started.
 
     Raises:
@@ -238,13 +238,13 @@ def _result(
     scores: Scores,
     own: Mapping[str, Any],
     run: dict[str, Any],
-) -> Result:
+) -> Measurement:
     card = found.dataset.card
     described = {key: getattr(card, key) for key in ("name", "title", "version", "task", "modality", "licence")}
     confusion = None if scores.confusion is None else scores.confusion.tolist()
     notes = [*found.notes, *scores.notes]
     notes += [f"{len(work.skipped)} items were skipped, see skipped.csv"] if work.skipped else []
-    return Result(
+    return Measurement(
         dataset={
             **described,
             "split": found.split,

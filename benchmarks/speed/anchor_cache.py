@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from vitlens.display.table import Table
+from vitlens.display.terminal import console
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.train import Trainer, load_recipe
@@ -68,9 +68,6 @@ def in_a_process(arguments: argparse.Namespace, folder: Path, changes: list[str]
 
 def compare(arguments: argparse.Namespace) -> None:
     """Print the table of all variants."""
-    table = Table("step", box=None, title=f"{arguments.recipe}, batch {arguments.batch}, micro-batch {arguments.micro}")
-    for column in ("s/step", "x", "peak MiB", "x"):
-        table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as name:
         first = in_a_process(arguments, Path(name) / "fill", [], 1)  # so that no variant below pays for filling the cache
         best: dict[str, dict[str, float]] = {}
@@ -81,13 +78,15 @@ def compare(arguments: argparse.Namespace) -> None:
                 known = best.setdefault(variant, found)
                 best[variant] = {key: min(known[key], found[key]) for key in found}
         base = next(iter(best.values()))
+        rows = []
         for variant, found in best.items():
             ratios = [f"{found[key] / base[key]:.2f}" for key in ("seconds", "peak")]
-            table.add_row(variant, f"{found['seconds']:.2f}", ratios[0], f"{found['peak']:.0f}", ratios[1])
+            rows.append((variant, f"{found['seconds']:.2f}", ratios[0], f"{found['peak']:.0f}", ratios[1]))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    console = Console()
-    console.print(table)
-    console.print(f"{device}; the cache was filled once with {first['computed']:.0f} anchors", highlight=False)
+    head = ("step", "s/step", "x", "peak MiB", "x")
+    console().print(f"{arguments.recipe}, batch {arguments.batch}, micro-batch {arguments.micro}")
+    console().print(Table(head, rows, numbers=head[1:]).to_rich())
+    console().print(f"{device}; the cache was filled once with {first['computed']:.0f} anchors")
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from vitlens.display.table import Table
+from vitlens.display.terminal import console
 from vitlens.libraries import load_open3d
 from vitlens.modalities.point_sampling import farthest_point_sample
 
@@ -74,17 +74,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the shortest counts (default: 5)")
     repeats = max(1, parser.parse_args().repeats)
-    table = Table(title=f"Farthest point sampling on {torch.get_num_threads()} threads")
-    for column in ("clouds", "points", "chosen", "by", "ms", "ratio", "textbook indices"):
-        table.add_column(column, justify="left" if column == "by" else "right")
+    head = ("clouds", "points", "chosen", "by", "ms", "ratio", "textbook indices")
+    rows = []
     for clouds, points, count in CASES:
-        rows = measure(clouds, points, count, repeats)
-        for name, taken, same in rows:
-            ratio = f"{taken / rows[0][1]:.1f}"
-            table.add_row(
-                str(clouds), f"{points:,}", f"{count:,}", name, f"{taken:.1f}", ratio, same, end_section=name == rows[-1][0]
-            )
-    Console().print(table)
+        found = measure(clouds, points, count, repeats)
+        for name, taken, same in found:
+            ratio = f"{taken / found[0][1]:.1f}"
+            rows.append((str(clouds), f"{points:,}", f"{count:,}", name, f"{taken:.1f}", ratio, same))
+    console().print(f"Farthest point sampling on {torch.get_num_threads()} threads")
+    console().print(Table(head, rows, numbers=[name for name in head if name != "by"]).to_rich())
 
 
 if __name__ == "__main__":

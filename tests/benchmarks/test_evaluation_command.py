@@ -70,6 +70,22 @@ def test_results_and_reports_are_written(data: Path, tmp_path: Path, known: list
     assert "6 items only" in (tmp_path / "out" / "report.md").read_text(), "the report is of all runs in the folder"
 
 
+def test_results_go_to_a_folder_that_is_named_and_that_git_ignores(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("eval", "tiny-shapes", "--data-root", data, "--dry-run")
+    assert not (tmp_path / "runs").exists(), "a dry run makes nothing"
+    here = ("--data-root", data, "--cache", tmp_path / "cache", "--model", "tiny", "--limit", 2)
+    done = call("eval", "tiny-shapes", *here)
+    assert done.exit_code == 0 and str(tmp_path / "runs" / "eval") in done.stderr
+    assert (tmp_path / "runs" / ".gitignore").read_text() == "*\n"
+    (tmp_path / "runs" / ".gitignore").unlink()
+    call("eval", "tiny-shapes", *here)
+    call("eval", "tiny-shapes", *here, "-o", "mine/runs")
+    assert not list(tmp_path.rglob(".gitignore")), "what somebody else made is left as it is"
+
+
 def test_a_dry_run_says_what_and_where_and_loads_nothing(
     data: Path, tmp_path: Path, known: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.benchmarks.evaluation_world import TEMPLATES, TEST, Captions, Merged, Shapes, Tags, Twins, variant
 from tests.train.tiny import SHAPES, tiny_clip
 from vitlens.benchmarks.datasets import Dataset, Item
-from vitlens.benchmarks.evaluation import Result, Settings, evaluate, find, read_results, write_report
+from vitlens.benchmarks.evaluation import Measurement, Settings, evaluate, find, read_results, write_report
 from vitlens.benchmarks.evaluation.run import spread
 from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.model import ViTLens
@@ -205,4 +205,4 @@ def test_names_cannot_break_the_report(model: ViTLens, root: Path, settings: Set
     assert result.write(tmp_path).parent == tmp_path
     page = write_report(tmp_path, [result])[1].read_text()
     assert "<b>$x" not in page and "&lt;b&gt;$x" in page
-    assert isinstance(result, Result) and "../" not in result.slug
+    assert isinstance(result, Measurement) and "../" not in result.slug

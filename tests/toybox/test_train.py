@@ -86,7 +86,7 @@ def test_tables_say_what_was_measured(trained: tuple[Path, train.Trained]) -> No
     assert row[2] == f"{100 * seen.top1:.1f} / {100 * seen.top5:.1f}"
     assert row[-1] == "3.0 / 15.2"
     assert len(retrieval.rows) == 4
-    assert "| scratch |" in ablation_table("depth", found.ablations, ABLATIONS).markdown()
+    assert "| scratch |" in ablation_table("depth", found.ablations, ABLATIONS).to_markdown()
     assert time_table({"a": 60, "b": 120}).rows[-1] == ("together", "3.0")
     assert Results.from_dict(json.loads(json.dumps(found.results.to_dict()))) == found.results
 

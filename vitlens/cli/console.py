@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table as Grid
 from rich.text import Text
 
+from vitlens.display.progress import ProgressBar
 from vitlens.display.table import Table
 from vitlens.display.terminal import console
 
@@ -37,21 +37,24 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Grid:
-    """An empty table; columns named in `right` hold numbers."""
-    made = Grid(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
-
-
 def say_table(table: Table) -> None:
-    """A table on standard output."""
+    """A table without its title on standard output."""
     console().print(table.to_rich())
+
+
+def say_tables(tables: Sequence[Table]) -> None:
+    """Tables with their titles and notes."""
+    for table in tables:
+        say(f"\n{table.title}\n")
+        say_table(table)
+        if table.note:
+            say(table.note)
 
 
 def say_pairs(pairs: Mapping[str, str] | Sequence[tuple[str, str]]) -> None:
     """Labels and their texts, in two columns."""
+    from rich.table import Table as Grid
+
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -81,30 +84,16 @@ def waiting(text: str) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[], None]]]:
-    """Two functions: (modality, done, total) starts a bar with rate and remaining time, () moves it on; on a terminal only."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    """Two functions: (modality, done, total) starts a bar, () moves it on."""
+    with ProgressBar() as bar:
+        current: list[Any] = []
 
-    class Pace(ProgressColumn):
-        """Items a second since the start, and the time left at that rate: batches come in bursts, which fool a moving average."""
+        def started(modality: str, done: int, total: int) -> None:
+            current[:] = modality, done, total
+            bar.update(modality, done, total)
 
-        def render(self, task: Any) -> Text:
-            made = task.completed - task.fields["before"]
-            if not made or not task.elapsed:
-                return Text("")
-            left = int((task.total - task.completed) * task.elapsed / made)
-            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-            return Text(f"{made / task.elapsed:.1f}/s, {clock} left" if left else f"{made / task.elapsed:.1f}/s", style="dim")
+        def advance() -> None:
+            current[1] += 1
+            bar.update(*current)
 
-    screen = console(error=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Pace())
-    bars = Progress(*columns, console=screen, disable=not screen.is_terminal)
-    current: list[Any] = []
-
-    def started(modality: str, done: int, total: int) -> None:
-        bars.start()  # not before: the spinner of a model that is being loaded has the screen until then
-        current.append(bars.add_task(modality, completed=done, total=total, before=done))
-
-    try:
-        yield started, lambda: bars.advance(current[-1])
-    finally:
-        bars.stop()
+        yield started, advance

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitlens.cli.options import JsonOption, new_app
+from vitlens.display.table import Table
 from vitlens.errors import InputError, VitlensError
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ def datasets(
     if as_json:
         console.say_json([about(*row) for row in found])
         return
-    shown = console.table("dataset", "task", "modality", "licence", "on this machine")
+    rows = []
     for dataset, state, problems in found:
         card = dataset.card
         more = f" and {len(problems) - 1} more" if problems[1:] else ""
         here = f"{state}: {problems[0][0]}{more}" if problems else state
         both = f"{card.modality}, {card.other_modality or 'text'}" if card.task == "retrieval" else card.modality
-        shown.add_row(card.name, card.task.replace("_", "-"), both, card.licence, here)
-    console.console().print(shown)
+        rows.append((card.name, card.task.replace("_", "-"), both, card.licence, here))
+    console.say_table(Table(("dataset", "task", "modality", "licence", "on this machine"), rows))
     if data_root is None and not os.environ.get("VITLENS_DATA"):
         console.say("say where data is with --data-root FOLDER or the environment variable VITLENS_DATA")
 
@@ -109,8 +110,6 @@ def say_dataset(dataset: Dataset, state: str, problems: Sequence[tuple[str, str]
     pairs += [("missing", f"{path}" + (f": expected {expected}" if expected else "")) for path, expected in problems]
     console.say_pairs(pairs)
     if card.published:
-        shown = console.table("published by", "metric", "split", "percent", "source", "how", right=("percent",))
-        for own in card.published:
-            shown.add_row(own.model, own.metric, own.split, f"{own.value:g}", own.source, own.protocol)
-        console.console().print()
-        console.console().print(shown)
+        rows = [(own.model, own.metric, own.split, f"{own.value:g}", own.source, own.protocol) for own in card.published]
+        console.say()
+        console.say_table(Table(("published by", "metric", "split", "percent", "source", "how"), rows, numbers=("percent",)))

@@ -19,14 +19,14 @@ def demo(
 ) -> None:
     """Sensors that the frozen ViT never saw, understood in CLIP space: no download, under a minute."""
     from vitlens.benchmarks.toybox.demo.run import next_commands, run_demo
-    from vitlens.benchmarks.toybox.demo.tables import print_tables, sensor_tables
-    from vitlens.cli.console import remark, say, say_json
+    from vitlens.benchmarks.toybox.demo.tables import sensor_tables
+    from vitlens.cli.console import remark, say, say_json, say_tables
 
     made = run_demo(output, say=remark)
     if as_json:
         say_json({"report": str(made.report), "manifest": str(made.manifest), **made.results.to_dict()})
         return
-    print_tables(sensor_tables(made.results))
+    say_tables(sensor_tables(made.results))
     say(f"\n{made.report} shows it. Next:\n")
     for command in next_commands(made):
         say(f"  {command}")

@@ -6,8 +6,7 @@ Several processes: torchrun -m vitlens eval ...
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +14,14 @@ import typer
 
 from vitlens.cli.datasets import DataRoot
 from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DryRunOption, DtypeOption, JsonOption, WorkersOption, new_app
+from vitlens.disk import ignore_runs
+from vitlens.display.progress import ProgressBar
+from vitlens.display.table import Table
 from vitlens.errors import InputError, ModalityError, OptionError
 
 if TYPE_CHECKING:
     from vitlens.benchmarks.datasets import DatasetCard
-    from vitlens.benchmarks.evaluation.results import Result
+    from vitlens.benchmarks.evaluation.results import Measurement
     from vitlens.benchmarks.evaluation.run import Found, Settings
 
 app = new_app()
@@ -55,7 +57,8 @@ def evaluate_suites(
     """Measure a model on datasets: zero-shot, linear probe or few-shot, beside the published numbers.
 
     Every run leaves OUTPUT/<run>/result.json, per_class.csv and confusion.png, and OUTPUT/report.html and report.md over all runs
-    there. Embeddings are kept, so that a stopped run goes on and another protocol or probe costs next to nothing.
+    there; git ignores a folder runs/ that is made for it. Embeddings are kept, so that a stopped run goes on and another
+    protocol or probe costs next to nothing.
 
     **Examples**
 
@@ -168,13 +171,14 @@ def say_plan(chosen: Sequence[Found], settings: Settings, output: Path, *, as_js
     if as_json:
         console.say_json({"output": str(output), "runs": rows})
         return
-    shown = console.table("dataset", "split", "task", "modality", "items", "against", "folder", right=("items",))
+    lines = []
     for row in rows:
         complete = row["items of a complete copy"]
         of = f" of {complete}" if complete and complete != row["items"] else ""
-        cells = (row["dataset"], row["split"], row["task"], row["modality"], f"{row['items']}{of}", row["against"], row["root"])
-        shown.add_row(*map(str, cells))
-    console.console().print(shown)
+        kept = [str(row[name]) for name in ("dataset", "split", "task", "modality")]
+        lines.append([*kept, f"{row['items']}{of}", str(row["against"]), str(row["root"])])
+    head = ("dataset", "split", "task", "modality", "items", "against", "folder")
+    console.say_table(Table(head, lines, numbers=("items",)))
     for found in chosen:
         for note in found.notes:
             console.remark(f"{found.dataset.card.name}: {note}")
@@ -192,15 +196,20 @@ def run_all(
     from vitlens.processes import world
 
     main = world()[0] == 0
+    if main:
+        ignore_runs(output)
+        console.remark(f"results go to {output.resolve()}")
     with console.waiting(f"loading {name}"):
         model = _load(name, chosen, settings, device)
-    results: list[Result] = []
+    results: list[Measurement] = []
     failures: list[str] = []
-    with bars(shown=main) as started:
+    with ProgressBar(show=main) as bar:
         for found in chosen:
+            moved = _named(bar, found.dataset.card.name)
             try:
-                bar = started(found.dataset.card.name)
-                results.append(evaluate(model, found.dataset, None, settings, model_name=short(name), progress=bar, found=found))
+                results.append(
+                    evaluate(model, found.dataset, None, settings, model_name=short(name), progress=moved, found=found)
+                )
             except (InputError, ModalityError, OptionError) as error:
                 if len(chosen) == 1:
                     raise
@@ -243,31 +252,12 @@ def short(name: str) -> str:
     return Path(name).resolve().name if os.path.isdir(name) else name
 
 
-@contextmanager
-def bars(*, shown: bool) -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
-    """started(dataset) gives the function (what, done, total) that moves its bars; on a terminal only."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from vitlens.cli.console import console
-
-    screen = console(error=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=not (shown and screen.is_terminal)) as progress:
-
-        def started(dataset: str) -> Callable[[str, int, int], None]:
-            tasks: dict[str, Any] = {}
-
-            def moved(what: str, done: int, total: int) -> None:
-                if what not in tasks or progress.tasks[tasks[what]].finished:
-                    tasks[what] = progress.add_task(f"{dataset}: {what}", total=total)
-                progress.update(tasks[what], completed=done, total=total)
-
-            return moved
-
-        yield started
+def _named(bar: ProgressBar, dataset: str) -> Callable[[str, int, int], None]:
+    """Moves the bar's lines of one dataset."""
+    return lambda what, done, total: bar.update(f"{dataset}: {what}", done, total)
 
 
-def say_results(results: Sequence[Result], output: Path, *, as_json: bool) -> None:
+def say_results(results: Sequence[Measurement], output: Path, *, as_json: bool) -> None:
     """The results of this command."""
     from vitlens.benchmarks.evaluation.report import summary
     from vitlens.cli import console
@@ -276,10 +266,5 @@ def say_results(results: Sequence[Result], output: Path, *, as_json: bool) -> No
         without = [{key: value for key, value in result.to_dict().items() if key != "confusion"} for result in results]
         console.say_json([{"folder": str(output / r.slug), **values} for r, values in zip(results, without, strict=True)])
         return
-    grid = summary(results)
-    right = [name for name in grid.head if not name.startswith(" ")]
-    shown = console.table(*(name.strip() for name in grid.head), right=right)
-    for row in grid.rows:
-        shown.add_row(*row)
-    console.console().print(shown)
+    console.say_table(summary(results))
     console.say(f"{output / 'report.html'}: all results there, per class and beside the published numbers")

@@ -14,6 +14,7 @@ from vitlens.adapters.generate.outputs import check_path, kind_of
 from vitlens.cli.chat import open_host
 from vitlens.cli.options import MODEL, DeviceOption, ModelOption, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
+from vitlens.display.table import Table
 from vitlens.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -233,12 +234,10 @@ def _how(kind: str, model: str, space: Any, decoders: Sequence[str] | None, desc
 
 
 def _show_cards() -> None:
-    from vitlens.cli import console
+    from vitlens.cli.console import say_table
 
-    shown = console.table("decoder", "makes", "listens to", "memory", "licence")
-    for card in decoder_cards():
-        shown.add_row(card.name, card.output, _listens(card), card.memory, card.licence)
-    console.console().print(shown)
+    rows = [(card.name, card.output, _listens(card), card.memory, card.licence) for card in decoder_cards()]
+    say_table(Table(("decoder", "makes", "listens to", "memory", "licence"), rows))
 
 
 def _listens(card: DecoderCard) -> str:

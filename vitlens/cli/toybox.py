@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vitlens.cli.options import JsonOption, new_app
+from vitlens.disk import ignore_runs
 from vitlens.errors import OptionError
 
 app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
@@ -63,10 +64,11 @@ def train(
 
     About two hours on two cores; it ends with one table of what was measured. A stopped run goes on with the same command.
     """
-    from vitlens.benchmarks.toybox.demo.tables import ablation_table, print_tables, sensor_tables, time_table
+    from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
     from vitlens.benchmarks.toybox.training.clip import ClipRecipe
     from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
     from vitlens.benchmarks.toybox.training.train import ToyboxRecipe, stages, train_toybox
+    from vitlens.cli.console import say_tables
 
     recipe = ToyboxRecipe(
         clip=ClipRecipe(objects=clip_objects, clip_only=max(1, clip_objects // 6), epochs=clip_epochs),
@@ -80,9 +82,10 @@ def train(
         for stage in stages(recipe):
             typer.echo(stage)
         return
+    ignore_runs(output)
     trained = train_toybox(output, recipe, workers=num_workers)
     ablated = [ablation_table(ABLATED, trained.ablations, ABLATIONS)] if trained.ablations else []
-    print_tables([*sensor_tables(trained.results), *ablated, time_table(trained.seconds)])
+    say_tables([*sensor_tables(trained.results), *ablated, time_table(trained.seconds)])
     typer.echo(f"model: {output / 'model'}")
 
 
@@ -101,8 +104,9 @@ def hosts(
     The shipped ones took 131 minutes in all, one thread each on a busy machine. It ends with a table of what both make of
     every sensor; a stopped run goes on.
     """
-    from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables
+    from vitlens.benchmarks.toybox.demo.tables import generator_tables
     from vitlens.benchmarks.toybox.training.generators import GeneratorsRecipe, train_generators
+    from vitlens.cli.console import say_tables
     from vitlens.model import load
 
     recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
@@ -114,7 +118,8 @@ def hosts(
         stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
         typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.epochs} epochs" for name, pace in stages.items()))
         return
-    print_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
+    ignore_runs(output)
+    say_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
     typer.echo(f"hosts: {output / 'generators'}")
 
 
@@ -136,8 +141,9 @@ def evaluate(
     """
     from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
     from vitlens.benchmarks.toybox.demo.evaluate import evaluate as measure
-    from vitlens.benchmarks.toybox.demo.tables import generator_tables, print_tables, sensor_tables
+    from vitlens.benchmarks.toybox.demo.tables import generator_tables, sensor_tables
     from vitlens.benchmarks.toybox.world.objects import World
+    from vitlens.cli.console import say_tables
     from vitlens.model import load
 
     if folder is not None and folder.is_file():
@@ -156,4 +162,4 @@ def evaluate(
     if as_json:
         print(json.dumps(values, indent=1))
     else:
-        print_tables(tables)
+        say_tables(tables)

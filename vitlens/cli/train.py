@@ -41,9 +41,11 @@ def train(
         say()
         console().print(parameter_table(chosen).to_rich())
         return
+    from vitlens.disk import ignore_runs
     from vitlens.processes import leave, world
     from vitlens.train.loop import Trainer
 
+    ignore_runs(chosen.folder)
     result = Trainer(chosen, progress=not quiet).run()
     if world()[0] == 0:
         score = f", zero-shot top-1 {100 * result.score.top1:.1f} %" if result.score else ""

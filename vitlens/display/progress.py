@@ -4,16 +4,22 @@ with ProgressBar() as bar:
     for done, item in enumerate(items, start=1):
         ...
         bar.update("encoding", done, len(items), note="loss 0.31")
+
+for item in track(items, "encoding"):
+    ...
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.text import Text
 
 from vitlens.display.terminal import console
+
+T = TypeVar("T")
 
 
 class ProgressBar:
@@ -37,9 +43,10 @@ class ProgressBar:
                 return Text(f"{made / task.elapsed:.1f}/s{clock}", style="dim")
 
         self._console = console(error=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Pace(), TextColumn("{task.fields[note]}"))
+        name, note = (TextColumn("{task." + field + "}", markup=False) for field in ("description", "fields[note]"))
+        columns = (name, BarColumn(), MofNCompleteColumn(), Pace(), note)
         self._bars = Progress(*columns, console=self._console, disable=not (show and self._console.is_terminal))
-        self._tasks: dict[str, Any] = {}
+        self._lines: dict[str, tuple[Any, int]] = {}
         self._show = show
 
     def __enter__(self) -> ProgressBar:
@@ -49,11 +56,13 @@ class ProgressBar:
         self.close()
 
     def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` pieces of `what`; the rate counts from what was done at the first call."""
-        if what not in self._tasks:
+        """`done` of `total` pieces of `what`; the rate counts from the first call. Fewer than before are a new line."""
+        line, before = self._lines.get(what, (None, 0))
+        if line is None or done < before:
             self._bars.start()
-            self._tasks[what] = self._bars.add_task(what, completed=done, total=total, note=note, before=done)
-        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+            line = self._bars.add_task(what, completed=done, total=total, note=note, before=done)
+        self._lines[what] = (line, done)
+        self._bars.update(line, completed=done, total=total, note=note)
 
     def say(self, text: str) -> None:
         """A line above the bars."""
@@ -63,3 +72,16 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the bars as they stand."""
         self._bars.stop()
+
+
+def track(items: Iterable[T], what: str, total: int | None = None, *, show: bool = True) -> Iterator[T]:
+    """The `items` one by one, with a bar that says how many of `total` (default: their number) were worked on."""
+    if not show:
+        yield from items
+        return
+    count = len(items) if total is None and isinstance(items, Sized) else total or 0
+    with ProgressBar() as bar:
+        bar.update(what, 0, count)
+        for done, item in enumerate(items, start=1):
+            yield item
+            bar.update(what, done, count)

@@ -31,12 +31,13 @@ class Table:
     def to_rich(self) -> rich.table.Table:
         """The table for the terminal; long cells are folded, none is cut."""
         from rich.table import Table as Grid
+        from rich.text import Text
 
         grid = Grid(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         for name in self.head:
-            grid.add_column(name, justify="right" if self._right(name) else "left", overflow="fold")
+            grid.add_column(Text(name), justify="right" if self._right(name) else "left", overflow="fold")
         for row in self.rows:
-            grid.add_row(*row)
+            grid.add_row(*map(Text, row))
         return grid
 
     def to_markdown(self) -> str:
@@ -56,9 +57,7 @@ class Table:
         )
         return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
-    def _cells(self, row: Sequence[str]) -> str:
-        pairs = zip(self.head, row, strict=True)
-        return "".join(f"<td{self._kind(name, cell)}>{html.escape(cell)}</td>" for name, cell in pairs)
+    __html__ = to_html  # so that a template may say {{ table }}
 
     def _right(self, name: str) -> bool:
         return name in self.numbers or name in self.differences
@@ -69,4 +68,4 @@ class Table:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells) + " |"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter, Look
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn
@@ -25,7 +24,7 @@ from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
-from vitlens.cli.console import console
+from vitlens.display.progress import track
 from vitlens.model import ViTLens
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "host"
@@ -90,7 +89,7 @@ def ask(host: InstructBlipAdapter, question: str, inputs: Mapping[str, Sequence[
     """The host's answer for each row of the streams' items."""
     count = len(next(iter(inputs.values())))
     answers: list[str] = []
-    for start in track(range(0, count, batch), description=f"asking about {' + '.join(inputs)}", console=console(error=True)):
+    for start in track(range(0, count, batch), f"asking about {' + '.join(inputs)}"):
         part = {name: list(items[start : start + batch]) for name, items in inputs.items()}
         answers += host.generate([question] * len(next(iter(part.values()))), part, **ANSWERING)
     return answers

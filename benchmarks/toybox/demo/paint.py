@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vitlens.adapters.generate.decoder_cards import DecoderCard
@@ -23,7 +22,7 @@ from vitlens.benchmarks.toybox.demo.evaluate import class_embeddings
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.training.painter import PROMPT_WIDTH, load_painter
 from vitlens.benchmarks.toybox.world.objects import ToyObject
-from vitlens.cli.console import console
+from vitlens.display.progress import track
 from vitlens.model import ViTLens
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "painter"
@@ -68,9 +67,8 @@ def paint(decoder: Decoder, embeddings: Tensor, *, seed: int = 0, batch: int = 3
     """Pictures uint8 [n, 64, 64, 3] of embeddings [n, E] of any length; each has its own noise, whatever the others are."""
     pipe = decoder.pipeline
     scaled = torch.nn.functional.normalize(embeddings.float(), dim=-1) * decoder.norm
-    starts = range(0, len(scaled), batch)
     found = []
-    for start in track(starts, description="painting", console=console(error=True), disable=not progress):
+    for start in track(range(0, len(scaled), batch), "painting", show=progress):
         part = scaled[start : start + batch]
         empty = torch.zeros(len(part), 1, PROMPT_WIDTH)
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]

@@ -1,4 +1,4 @@
-"""`vitlens demo`: held-out objects of the Toybox as files of every sensor, embedded, told apart, found by each other, shown.
+"""What `vitlens demo` does: held-out objects of the Toybox as files of every sensor, embedded, told apart, found, shown.
 
 Nothing is downloaded: the model is the shipped `vitlens-toybox`, and no object of the demo was in its training.
 """
@@ -6,37 +6,18 @@ Nothing is downloaded: the model is the shipped `vitlens-toybox`, and no object 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitlens.errors import OptionError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from vitlens.benchmarks.toybox.demo.evaluate import Results
-    from vitlens.benchmarks.toybox.demo.plugged import Plugged
-    from vitlens.benchmarks.toybox.world.objects import Split, ToyObject
+    from vitlens.benchmarks.toybox.demo.report import Demo
+    from vitlens.benchmarks.toybox.world.objects import Split
 
 MODEL = "vitlens-toybox"
 OBJECTS: dict[Split, int] = {"test": 28, "unseen_pairs": 12, "unseen_shapes": 10}
 """Held-out objects of each split."""
-
-
-@dataclass
-class Demo:
-    """What the demo made and found: `files[i][modality]` and the embeddings' rows [n, E] belong to `things[i]`."""
-
-    folder: Path
-    things: list[ToyObject]
-    files: list[dict[str, Path]]
-    manifest: Path
-    embeddings: dict[str, Tensor]
-    results: Results
-    report: Path
-    plugged: Plugged | None = None
-    """What a language model said and a painter painted, where their libraries are installed."""
 
 
 def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) -> Demo:
@@ -50,7 +31,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     import vitlens
     from vitlens.benchmarks.toybox.demo.evaluate import Results, classify_split, retrieve
     from vitlens.benchmarks.toybox.demo.plugged import can_plug, plug
-    from vitlens.benchmarks.toybox.demo.report import shown, write_report
+    from vitlens.benchmarks.toybox.demo.report import Demo, shown, write_report
     from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
     from vitlens.benchmarks.toybox.sensors.make import make_toybox
     from vitlens.benchmarks.toybox.world.objects import World

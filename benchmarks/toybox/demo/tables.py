@@ -1,34 +1,18 @@
-"""The Toybox's results as tables: on the terminal, in Markdown for the model card, and for the report."""
+"""The Toybox's results as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vitlens.benchmarks.toybox.demo.evaluate import Results
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.display.table import Table
 
 if TYPE_CHECKING:
     from vitlens.benchmarks.toybox.demo.describe import Described
     from vitlens.benchmarks.toybox.demo.paint import Painted
     from vitlens.benchmarks.toybox.training.generators import Generated
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a head."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """The table as Markdown, without its title."""
-        lines = ["| " + " | ".join(self.head) + " |", "|" + "---|" * len(self.head)]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join([*lines, *(["", self.note] if self.note else [])])
 
 
 def sensor_tables(results: Results) -> list[Table]:
@@ -47,7 +31,7 @@ def accuracy_table(results: Results) -> Table:
         chance = f"{percent(any_split.chance1)} / {percent(any_split.chance5)}"
         rows.append((words(sensor), f"{label} ({any_split.classes})", *cells, own, chance))
     note = "Top-1 / top-5 in percent. Never-seen shapes were in no lens's training; beside them: among their own names alone."
-    return Table("Zero-shot classification", head, tuple(rows), note)
+    return Table(head, rows, "Zero-shot classification", note, numbers=head[2:])
 
 
 def _cell(results: Results, sensor: str, split: str, label: str) -> str:
@@ -78,7 +62,8 @@ def retrieval_table(results: Results) -> Table:
         rows.append((words(query), *(f"{percent(r.r1)} / {percent(r.r5)}" if r else "" for r in cells)))
     chance = f"{100 / items:.1f} / {500 / items:.1f}"
     note = f"R@1 / R@5 in percent among {items} objects; chance {chance}."
-    return Table("Cross-modal retrieval: row asks, column is searched", ("", *map(words, names)), tuple(rows), note)
+    asked = [words(name) for name in names]
+    return Table(("", *asked), rows, "Cross-modal retrieval: row asks, column is searched", note, numbers=asked)
 
 
 def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mapping[str, str]) -> Table:
@@ -89,7 +74,7 @@ def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mappin
     for name, found in results.items():
         cells = [_cell(found, sensor, split, label) for split in ("test", "unseen_pairs", "unseen_shapes")]
         rows.append((name, *cells, _own(found, sensor, label), meanings[name]))
-    return Table(f"Ablations: {words(sensor)}", head, tuple(rows), "Top-1 / top-5 in percent.")
+    return Table(head, rows, f"Ablations: {words(sensor)}", "Top-1 / top-5 in percent.", numbers=head[1:-1])
 
 
 def generator_tables(found: Generated) -> list[Table]:
@@ -114,7 +99,7 @@ def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str
         cells = [percent(own[s].right) if s in own else "-" for s in ("test", "unseen_pairs", "unseen_shapes")]
         lines.append((words(sensors).replace("+", " + "), label, *cells, percent(next(iter(own.values())).chance)))
     head = ("from", "right", "seen shapes", "unseen pairs", "never-seen shapes", "chance")
-    return Table(title, head, tuple(lines), note)
+    return Table(head, lines, title, note, numbers=head[2:])
 
 
 def words(name: str) -> str:
@@ -127,21 +112,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables on the terminal."""
-    from vitlens.cli import console
-
-    for given in tables:
-        shown = console.table(*given.head, right=given.head[1:])
-        for row in given.rows:
-            shown.add_row(*row)
-        console.say(f"\n{given.title}\n")
-        console.console().print(shown)
-        if given.note:
-            console.say(given.note)
-
-
 def time_table(seconds: Mapping[str, float]) -> Table:
     """Minutes of every stage of a training."""
     rows = [(stage, f"{spent / 60:.1f}") for stage, spent in seconds.items()]
-    return Table("Time", ("stage", "minutes"), (*rows, ("together", f"{sum(seconds.values()) / 60:.1f}")))
+    rows.append(("together", f"{sum(seconds.values()) / 60:.1f}"))
+    return Table(("stage", "minutes"), rows, "Time", numbers=("minutes",))

@@ -5,21 +5,18 @@ A part appears whole or not at all, so an interrupted drawing goes on where it w
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail, as_items, checked_sensors, observe
+from vitlens.benchmarks.toybox.sensors.workers import each
 from vitlens.benchmarks.toybox.world.captions import MATERIAL_PROMPTS, SHAPE_PROMPTS, TEMPLATES, describe
 from vitlens.benchmarks.toybox.world.objects import Split, ToyObject, World
-from vitlens.cli.console import console
 from vitlens.disk import atomic
+from vitlens.display.progress import track
 
 PART = 500
 """Objects in a part."""
@@ -100,34 +97,13 @@ def draw(
         jobs.append((paths, world, split, start, stop, detail))
     missing = [job for job in jobs if not all(path.is_file() for path in job[0].values())]
     if missing:
-        _draw_parts(missing, f"{split}: {', '.join(names)}", workers)
+        for _ in track(each(_draw_part, missing, workers), f"drawing {split}: {', '.join(names)}", len(missing)):
+            pass
     arrays = {name: [np.load(job[0][name], mmap_mode="r") for job in jobs] for name in names}
     return Drawn(world.objects(split, count), arrays)
 
 
-Job = tuple[dict[str, Path], World, Split, int, int, Detail]
-
-
-def _draw_parts(jobs: list[Job], title: str, workers: int) -> None:
-    columns = (TextColumn("drawing {task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(error=True)) as progress:
-        task = progress.add_task(title, total=len(jobs))
-        if workers < 2 or len(jobs) < 2:
-            for job in jobs:
-                _draw_part(job)
-                progress.advance(task)
-            return
-        # Not forked: the ray caster's threads would not survive it.
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(_draw_part, job, threads=1) for job in jobs]):
-                done.result()
-                progress.advance(task)
-
-
-def _draw_part(job: Job, threads: int | None = None) -> None:
-    paths, world, split, start, stop, detail = job
-    if threads:
-        torch.set_num_threads(threads)
+def _draw_part(paths: dict[str, Path], world: World, split: Split, start: int, stop: int, detail: Detail) -> None:
     missing = [name for name, path in paths.items() if not path.is_file()]
     found: dict[str, list[np.ndarray]] = {name: [] for name in missing}
     image = paths.get("image")

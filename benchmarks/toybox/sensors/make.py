@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail, checked_sensors, observe
+from vitlens.benchmarks.toybox.sensors.workers import each
 from vitlens.benchmarks.toybox.world.objects import SPLITS, Split, ToyObject, World
-from vitlens.cli.console import console
+from vitlens.display.progress import ProgressBar
 from vitlens.errors import OptionError
 
 SETTINGS = "toybox.json"
@@ -59,7 +56,7 @@ def make_toybox(
 
     Files are `<split>/<modality>/<id><ending>`. Each appears whole or not at all, and what is there is not made again: after an
     interruption the same call goes on; with a larger `objects` or more `sensors` it adds to what there is. `objects` as in
-    `split_sizes`. `workers` processes make them (0: this one).
+    `split_sizes`. `workers` processes make them (below 2: this one).
 
     Raises:
         OptionError: `folder` holds a Toybox of another world or detail; an unknown sensor or split.
@@ -71,9 +68,12 @@ def make_toybox(
     for split in sizes:
         for name in names:
             (root / split / name).mkdir(parents=True, exist_ok=True)
-    tasks = [(split, first, min(first + CHUNK, count)) for split, count in sizes.items() for first in range(0, count, CHUNK)]
-    with _bar(sum(sizes.values()), progress) as advance:
-        _run(root, world, detail, names, tasks, workers, advance)
+    bounds = [(split, first, min(first + CHUNK, count)) for split, count in sizes.items() for first in range(0, count, CHUNK)]
+    done, total = 0, sum(sizes.values())
+    with ProgressBar(show=progress) as bar:
+        for count in each(make_objects, [(root, world, detail, names, *own) for own in bounds], workers):
+            done += count
+            bar.update("Toybox objects", done, total)
     return {split: _write_manifest(root, world, detail, split, count) for split, count in sizes.items()}
 
 
@@ -93,42 +93,13 @@ def _claim(root: Path, world: World, detail: Detail) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` that becomes it when the block ends well; left over by a kill, the next try overwrites it."""
+    """A path beside `path` that becomes it when the block ends well; left over by a kill, the next try overwrites it.
+
+    Unlike `vitlens.disk.atomic` it does not wait for the disk: these are thousands of small files that are quickly made again.
+    """
     part = path.with_name(f".part-{path.name}")
     yield part
     os.replace(part, path)
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not shown, console=console(error=True)) as bar:
-        task = bar.add_task("Toybox objects", total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-def _run(
-    root: Path,
-    world: World,
-    detail: Detail,
-    names: tuple[str, ...],
-    tasks: list[tuple[Split, int, int]],
-    workers: int,
-    advance: Callable[[int], None],
-) -> None:
-    if workers < 1 or len(tasks) < 2:
-        for task in tasks:
-            advance(make_objects(root, world, detail, names, *task))
-        return
-    # Not forked: the ray caster's threads would not survive it.
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(make_objects, root, world, detail, names, *task) for task in tasks]
-        try:
-            for done in as_completed(waiting):
-                advance(done.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def make_objects(root: Path, world: World, detail: Detail, names: tuple[str, ...], split: Split, first: int, last: int) -> int:

@@ -69,7 +69,7 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
         f"a diffusion model on its 16 x 16 x 4 latents, given a noised image embedding ({painter.drawing.epochs} epochs in "
         f"batches of {painter.drawing.batch}, average of the weights).",
         "## Measured",
-        *(f"### {table.title}\n\n{table.markdown()}" for table in generator_tables(found)),
+        *(f"### {table.title}\n\n{table.to_markdown()}" for table in generator_tables(found)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -102,6 +102,6 @@ def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
         "material was kept out of all training.\n"
         f"- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each, the shipped variant too.",
         "## Measured",
-        *(f"### {table.title}\n\n{table.markdown()}" for table in tables),
+        *(f"### {table.title}\n\n{table.to_markdown()}" for table in tables),
     ]
     return "\n\n".join(parts) + "\n"

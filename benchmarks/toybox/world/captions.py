@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
-
-if TYPE_CHECKING:
-    from vitlens.benchmarks.toybox.world.objects import ToyObject
 
 TEMPLATES = (
     "a {size} {colour} {adjective} {shape}",
@@ -31,6 +28,19 @@ MATERIAL_PROMPTS = (
 """Sentences about a material of any shape."""
 
 
+class Thing(Protocol):
+    """What can be described: a Toybox object."""
+
+    @property
+    def shape(self) -> str: ...
+    @property
+    def material(self) -> str: ...
+    @property
+    def colour(self) -> str: ...
+    @property
+    def size_word(self) -> str: ...
+
+
 def fill(template: str, **words: str) -> str:
     """A template with its words put in, and "a" turned into "an" before a vowel."""
     text = template.format(**words).split()
@@ -40,7 +50,7 @@ def fill(template: str, **words: str) -> str:
     return " ".join(text)
 
 
-def describe(thing: ToyObject, template: str) -> str:
+def describe(thing: Thing, template: str) -> str:
     """What `template`, any of this file's, says of an object."""
     material = MATERIALS[thing.material]
     return fill(
@@ -53,12 +63,7 @@ def describe(thing: ToyObject, template: str) -> str:
     )
 
 
-def caption(thing: ToyObject) -> str:
-    """The caption of an object: one of `TEMPLATES`, always the same one."""
-    return describe(thing, TEMPLATES[int(thing.rng("text").integers(len(TEMPLATES)))])
-
-
-def captions(thing: ToyObject) -> list[str]:
+def captions(thing: Thing) -> list[str]:
     """All captions of an object, of the whole, of its shape alone and of its material alone."""
     return [describe(thing, template) for template in (*TEMPLATES, *SHAPE_PROMPTS, *MATERIAL_PROMPTS)]
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
-from vitlens.benchmarks.toybox.world.captions import caption
+from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
 from vitlens.errors import OptionError
@@ -71,8 +71,8 @@ class ToyObject:
 
     @property
     def caption(self) -> str:
-        """A sentence that names shape and material."""
-        return caption(self)
+        """A sentence that names shape and material: of one of `TEMPLATES`, always the same one."""
+        return describe(self, TEMPLATES[int(self.rng("text").integers(len(TEMPLATES)))])
 
     def rng(self, purpose: str, number: int = 0) -> Generator:
         """The random stream of one purpose (a sensor, a property); `number` counts repeated measurements."""
