@@ -34,10 +34,12 @@ BELOW = {
     "serve": ["benchmarks"],
     "cli": ["serve"],
 }
-# The files right in vitlens/ by their room; those not named here belong to the model. A folder is a room of its own name.
+# The files right in vitlens/ by their room; those not named here belong to the model. A folder that is not named here is a
+# room of its own name.
 FLAT = {
-    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub"],
+    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts"],
     "parts": ["modality", "embed", "lens", "vit"],
+    "model": ["cards"],
     "cli": ["__main__"],
 }
 ROOM = {name: room for room, names in FLAT.items() for name in names}

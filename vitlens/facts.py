@@ -94,5 +94,10 @@ def _validated(kind: type[T], values: Entry) -> T:
 
 def _explained(problem: Mapping[str, Any]) -> str:
     place = ".".join(map(str, problem["loc"][1:]))
-    wrong = {"missing": "missing", "unexpected_keyword_argument": "unknown key"}.get(problem["type"])
-    return f"{place}: {wrong or problem['msg'].lower()}" + ("" if wrong else f", found {problem['input']!r}")
+    if problem["type"] == "value_error":  # ours, which says itself what it found
+        text = str(problem["ctx"]["error"])
+    elif problem["type"] in ("missing", "unexpected_keyword_argument"):
+        text = "missing" if problem["type"] == "missing" else "unknown key"
+    else:
+        text = f"{problem['msg'].lower()}, found {problem['input']!r}"
+    return f"{place}: {text}" if place else text

@@ -1,4 +1,4 @@
-"""The field's datasets: one file each, with a card (what it is, where it comes from, published scores) and a reader.
+"""The field's datasets: one file each with a reader, and a card in cards/ (what it is, where it comes from, published scores).
 
 for card in list_datasets(): print(card.name, card.task)
 items = get_dataset("esc50").items(root, "fold1")
@@ -6,12 +6,11 @@ items = get_dataset("esc50").items(root, "fold1")
 
 from __future__ import annotations
 
+from vitlens.benchmarks.datasets.card import DatasetCard, Published
 from vitlens.benchmarks.datasets.dataset import (
     Dataset,
-    DatasetCard,
     Item,
     Problem,
-    Published,
     get_dataset,
     list_datasets,
     register_dataset,

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import ENDINGS, absent_clips, clip_of, clips_in
-from vitlens.benchmarks.datasets.clotho import BOTH, DIRECTION
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, csv_rows, json_content, some, whole_number
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 from vitlens.errors import InputError
 
 OFFICIAL = {"test": "test.csv", "val": "val.csv"}
@@ -19,45 +18,12 @@ COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 TABLE_IS = "the official table: audiocap_id, youtube_id, start_time, caption"
 TEXTS_ARE = 'a list of ViT-Lens: {"1": ["caption", ...], ...}'
 
-_CARD = DatasetCard(
-    name="audiocaps",
-    title="AudioCaps: sounds and captions",
-    task="retrieval",
-    modality="audio",
-    splits={"test": 975, "val": 495, "test_963": 963, "test_813": 813},
-    default_split="test",
-    licence="captions for research (not checked here); the sounds belong to those who uploaded them",
-    source="the repository cdjkim/audiocaps on GitHub (tables); the sounds have to be fetched from YouTube",
-    layout="""
-<root>/
-  test.csv                            audiocap_id, youtube_id, start_time, caption: five rows a clip
-  audio/test/YOUTUBEID.flac           also found: YYOUTUBEID, YOUTUBEID_30; in test/ or audio/
-for test_963 and test_813, the lists of the ViT-Lens repository and its numbering of the sounds:
-  audiocaps_test_texts.json  audiocaps_test_ib_texts.json
-  audio/test/17.flac
-""".strip(),
-    published=(
-        *scores("test_813", "text_to_audio_r@1", {"ViT-Lens-B": 13.5, "ViT-Lens-L": 14.4}, protocol=DIRECTION),
-        *scores("test_813", "text_to_audio_r@10", {"ViT-Lens-B": 54.1, "ViT-Lens-L": 54.9}, protocol=DIRECTION),
-        *scores("test_813", "text_to_audio_r@1", {"ViT-Lens-L": 14.9}, protocol=BOTH),
-        *scores("test_813", "text_to_audio_r@10", {"ViT-Lens-L": 55.2}, protocol=BOTH),
-        *scores("test_813", "text_to_audio_r@1", {"ImageBind": 9.3}, source=IMAGEBIND),
-        *scores("test_813", "text_to_audio_r@10", {"ImageBind": 42.3}, source=IMAGEBIND),
-    ),
-    notes=(
-        "Published numbers are most likely of the list of 813 (inferred): always say which list, and how many clips.",
-        "Some captions are repeated word for word (166 in the list of 813); a repeat that belongs to another clip is a miss.",
-        "Videos vanish: of the official table clips that are not there are left out.",
-        "The table of 2025 (AudioCaps 2.0) is another, larger one.",
-    ),
-)
-
 
 @register_dataset
 class AudioCaps(Dataset):
     """The official table, or the numbered lists of ViT-Lens."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("audiocaps")
 
     def check(self, root: Path) -> list[Problem]:
         lists = [split for split, name in VITLENS.items() if (root / name).is_file()]

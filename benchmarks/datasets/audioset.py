@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import absent_clips, clip_of, clips_in, parts_there
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, csv_rows, some
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 from vitlens.errors import InputError
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
@@ -17,39 +17,12 @@ TABLES = {"eval": "eval_segments.csv", "balanced_train": "balanced_train_segment
 SOUNDS = {split: (f"audio/{split}", f"{split}_segments", split, "audio") for split in TABLES}
 TABLE_IS = "three lines of comment, then YTID, start_seconds, end_seconds, positive_labels"
 
-_CARD = DatasetCard(
-    name="audioset",
-    title="AudioSet: all sounds of a video",
-    task="multi_label",
-    modality="audio",
-    splits={"eval": 20_371, "balanced_train": 22_176},
-    default_split="eval",
-    licence="labels CC BY 4.0; the sounds belong to those who uploaded them",
-    source="the AudioSet site of Google Research (tables); the sounds have to be fetched from YouTube",
-    layout="""
-<root>/
-  eval_segments.csv                 YTID, start_seconds, end_seconds, positive_labels, below three lines of comment
-  audio/eval/YTID.flac              also found: YYTID, YTID_30, YTID_30000, YTID_30000_40000; in eval_segments/, eval/ or audio/
-""".strip(),
-    published=(
-        *scores("eval", "mAP", {"ViT-Lens-B": 26.3, "ViT-Lens-L": 26.7}, protocol="trained on AudioSet in clips of 5 s"),
-        *scores("eval", "mAP", {"ViT-Lens-L": 29.0}, protocol="trained on AudioSet in clips of 2 s"),
-        *scores("eval", "mAP", {"ViT-Lens-L": 27.2}, protocol="trained on AudioSet and VGGSound"),
-        *scores("eval", "mAP", {"ImageBind": 17.6}, source=IMAGEBIND),
-    ),
-    notes=(
-        "Videos vanish: copies of 17,142 and 18,886 of the 20,371 clips go around. Always say how many were scored.",
-        "Models trained on AudioSet have seen the class names in captions, so the number is not zero-shot in the strict sense.",
-        "The site says 20,383 segments, the table itself 20,371.",
-    ),
-)
-
 
 @register_dataset
 class AudioSet(Dataset):
     """The official table, and whichever of its clips are there."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("audioset")
     prompt_file: ClassVar[str | None] = "sounds"
 
     def classes(self, split: str) -> tuple[str, ...]:

@@ -9,33 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at
-from vitlens.benchmarks.datasets.published import OPEN_CLIP, scores
 from vitlens.benchmarks.datasets.safe_pickle import load_data
 from vitlens.errors import InputError
-
-TOWERS = ("CLIP ViT-B-16 datacomp_xl_s13b_b90k", "CLIP ViT-L-14 datacomp_xl_s13b_b90k", "CLIP ViT-bigG-14 laion2b_s39b_b160k")
-
-
-def _card(classes: int, folder: str, file: str, meta: str, values: tuple[float, float, float]) -> DatasetCard:
-    return DatasetCard(
-        name=f"cifar{classes}",
-        title=f"CIFAR-{classes}, test part",
-        task="classification",
-        modality="image",
-        splits={"test": 10_000},
-        default_split="test",
-        licence="none stated",
-        source=f"the CIFAR page of A. Krizhevsky (University of Toronto), python version: cifar-{classes}-python.tar.gz",
-        layout=f"""
-<root>/
-  {folder}/{file}      10,000 pictures (a pickle; read without running code), checksum compared
-  {folder}/{meta}      names of the classes
-""".strip(),
-        published=scores("test", "top1", dict(zip(TOWERS, values, strict=True)), source=OPEN_CLIP, protocol="OpenAI's prompts"),
-        notes=("Pictures of 32 x 32 pixels are enlarged to what the tower takes.",),
-    )
 
 
 class _CIFAR(Dataset):
@@ -99,7 +77,7 @@ def _dict_of(path: Path, keys: Sequence[str]) -> Mapping[str, Any]:
 class CIFAR10(_CIFAR):
     """Ten classes."""
 
-    card: ClassVar[DatasetCard] = _card(10, "cifar-10-batches-py", "test_batch", "batches.meta", (96.24, 98.24, 98.24))
+    card: ClassVar[DatasetCard] = dataset_card("cifar10")
     file, meta = "cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"
     label_key, names_key = "labels", "label_names"
 
@@ -108,6 +86,6 @@ class CIFAR10(_CIFAR):
 class CIFAR100(_CIFAR):
     """A hundred (fine) classes."""
 
-    card: ClassVar[DatasetCard] = _card(100, "cifar-100-python", "test", "meta", (82.12, 87.36, 87.52))
+    card: ClassVar[DatasetCard] = dataset_card("cifar100")
     file, meta = "cifar-100-python/test", "cifar-100-python/meta"
     label_key, names_key = "fine_labels", "fine_label_names"

@@ -6,50 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, some, wrong_count
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 
 CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 TABLE = "clotho_captions_{split}.csv"
-DIRECTION = "direction not named in the table; the ImageBind column beside it is text to audio"
-BOTH = f"trained on AudioSet and VGGSound; {DIRECTION}"
-
-_CARD = DatasetCard(
-    name="clotho",
-    title="Clotho: sounds and captions",
-    task="retrieval",
-    modality="audio",
-    splits={"evaluation": 1045, "validation": 1045},
-    default_split="evaluation",
-    licence="sounds: each its own Freesound licence; captions: Tampere University, non-commercial (not checked here)",
-    source="the record 'Clotho dataset' of Tampere University on Zenodo, version 2.1 (repairs files of 2.0)",
-    layout="""
-<root>/
-  clotho_captions_evaluation.csv        file_name, caption_1 ... caption_5
-  evaluation/*.wav                      1,045 sounds, as clotho_audio_evaluation.7z unpacks (audio/evaluation/ will do too)
-""".strip(),
-    published=(
-        *scores("evaluation", "text_to_audio_r@1", {"ViT-Lens-B": 7.5, "ViT-Lens-L": 8.1}, protocol=DIRECTION),
-        *scores("evaluation", "text_to_audio_r@10", {"ViT-Lens-B": 29.5, "ViT-Lens-L": 31.2}, protocol=DIRECTION),
-        *scores("evaluation", "text_to_audio_r@1", {"ViT-Lens-L": 7.9}, protocol=BOTH),
-        *scores("evaluation", "text_to_audio_r@10", {"ViT-Lens-L": 31.5}, protocol=BOTH),
-        *scores("evaluation", "text_to_audio_r@1", {"ImageBind": 6.0}, source=IMAGEBIND),
-        *scores("evaluation", "text_to_audio_r@10", {"ImageBind": 28.4}, source=IMAGEBIND),
-    ),
-    notes=(
-        "Text to audio: 5,225 captions ask, 1,045 sounds are searched. Audio to text: any of its five captions is a hit.",
-        "The published code does not normalise text embeddings, which changes audio to text; here both sides are normalised.",
-        "DCASE names the splits differently.",
-    ),
-)
 
 
 @register_dataset
 class Clotho(Dataset):
     """The official table of captions and its folder of sounds."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("clotho")
 
     def check(self, root: Path) -> list[Problem]:
         """The splits whose tables are there."""

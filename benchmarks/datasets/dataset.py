@@ -1,7 +1,7 @@
 """Dataset: what every dataset of a benchmark says of itself, and how its items are listed.
 
-A dataset is one file in this folder: a card and a class with `items`, registered with `register_dataset`. Items are listed
-without being decoded: their inputs are what `Modality.load` takes.
+A dataset is a card in `cards/` and one file in this folder with a class that has `items`, registered with `register_dataset`.
+Items are listed without being decoded: their inputs are what `Modality.load` takes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from vitlens.benchmarks.datasets.card import FOLDER, DatasetCard
 from vitlens.errors import OptionError
-
-Task = Literal["classification", "multi_label", "retrieval"]
-FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -33,47 +31,6 @@ class Item:
     """Class names as in the dataset's label list: one, or any number for multi-label."""
     captions: tuple[str, ...] = ()
     """Of a retrieval: every caption of this item."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A score that others report, in percent."""
-
-    model: str
-    metric: str
-    """As our results name it: "top1", "top5", "mAP", "audio_to_text_r@1" ..."""
-    value: float
-    split: str
-    source: str
-    protocol: str = ""
-    """What was different from our default, where it is known."""
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What a user wants to know before running a dataset."""
-
-    name: str
-    """How commands call it: "modelnet40"."""
-    title: str
-    task: Task
-    modality: str
-    """The sensor that is classified, or the query side of a retrieval."""
-    splits: Mapping[str, int | None]
-    """Split -> number of items that a complete copy has (None: not known)."""
-    default_split: str
-    licence: str
-    source: str
-    """Where a user gets it."""
-    layout: str
-    """The expected folders and files, as a tree."""
-    version: str = "1"
-    """Raised when the reader or the labels change what is measured."""
-    published: tuple[Published, ...] = ()
-    notes: tuple[str, ...] = ()
-    """Traps and caveats, each a sentence."""
-    other_modality: str | None = None
-    """Of a retrieval: what is searched (default: the captions)."""
 
 
 @dataclass(frozen=True)

@@ -6,50 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, label_at, some, whole_number, wrong_count
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 from vitlens.errors import InputError
 
 COLUMNS = ("filename", "fold", "target", "category")
-FOLDS = 5
-
-CLAP = "IEEE ICASSP 2023 paper of LAION-CLAP, as quoted in LAION-AI/CLAP issue 133"
-
-_CARD = DatasetCard(
-    name="esc50",
-    title="ESC-50: environmental sounds",
-    task="classification",
-    modality="audio",
-    splits={"all": 2000, **{f"fold{fold}": 400 for fold in range(1, FOLDS + 1)}},
-    default_split="all",
-    licence="CC BY-NC 3.0; the ESC-10 part CC BY",
-    source="the ESC-50 repository of K. J. Piczak on GitHub: karolpiczak/ESC-50",
-    layout="""
-ESC-50/                            <- root
-  audio/1-100032-A-0.wav           {fold}-{freesound id}-{take}-{target}.wav, 2,000 of them
-  meta/esc50.csv                   filename, fold, target, category, esc10, src_file, take
-""".strip(),
-    published=(
-        *scores("all", "top1", {"ViT-Lens-B": 72.9, "ViT-Lens-L": 75.9}, protocol="trained on AudioSet in clips of 5 s"),
-        *scores("all", "top1", {"ViT-Lens-L": 75.1}, protocol="trained on AudioSet in clips of 2 s"),
-        *scores("all", "top1", {"ViT-Lens-L": 80.9}, protocol="trained on AudioSet and VGGSound"),
-        *scores("all", "top1", {"ImageBind": 66.9}, source=IMAGEBIND),
-        *scores("all", "top1", {"LAION-CLAP": 91.0}, source=CLAP, protocol="trained on sounds with captions"),
-    ),
-    notes=(
-        "Published zero-shot numbers are over all 2,000 clips, which is the mean over the folds, for those are equally large.",
-        "The recordings' band limits differ between classes, which a trained model may use; a zero-shot one cannot.",
-        "The bare class name stands three times among the twelve prompts, as in the published set: a quarter of the weight.",
-    ),
-)
 
 
 @register_dataset
 class ESC50(Dataset):
     """Audio files and the list `meta/esc50.csv`."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("esc50")
     prompt_file: ClassVar[str | None] = "sounds"
 
     def classes(self, split: str) -> tuple[str, ...]:

@@ -6,49 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, some, wrong_count
-from vitlens.benchmarks.datasets.published import OPEN_CLIP, scores
 from vitlens.errors import InputError
 
 PICTURES = (".jpeg", ".jpg", ".png")
-
-_CARD = DatasetCard(
-    name="imagenet",
-    title="ImageNet-1k, validation part",
-    task="classification",
-    modality="image",
-    splits={"val": 50_000},
-    default_split="val",
-    licence="ImageNet's terms of access: non-commercial research and education",
-    source="image-net.org, after registration: ILSVRC2012_img_val.tar, sorted into folders by class",
-    layout="""
-<root>/
-  val/n01440764/ILSVRC2012_val_00000293.JPEG      1,000 folders with 50 pictures each
-""".strip(),
-    published=scores(
-        "val",
-        "top1",
-        {
-            "CLIP ViT-B-16 datacomp_xl_s13b_b90k": 73.49,
-            "CLIP ViT-L-14 datacomp_xl_s13b_b90k": 79.21,
-            "CLIP ViT-bigG-14 laion2b_s39b_b160k": 80.09,
-        },
-        source=OPEN_CLIP,
-        protocol="80 prompts and the names of classes of OpenAI",
-    ),
-    notes=(
-        "Classes are WordNet's first words; in prompts stand the names that open_clip brings, as in published work.",
-        "Published numbers take 80 prompts of OpenAI's; ours are fewer, so that a point of difference is to be expected.",
-    ),
-)
 
 
 @register_dataset
 class ImageNet(Dataset):
     """A folder per class."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("imagenet")
     prompt_file: ClassVar[str | None] = "photos"
 
     def classes(self, split: str) -> tuple[str, ...]:

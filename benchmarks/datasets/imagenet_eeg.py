@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at, some
 from vitlens.benchmarks.datasets.packed import LateArray
-from vitlens.benchmarks.datasets.published import scores
 from vitlens.errors import InputError
 from vitlens.sources import GIB, check_file, decoding
 
@@ -23,40 +23,12 @@ PARTS_ARE = "a dict with splits: a list of {train, val, test}, each a list of pl
 SHORTEST, LONGEST = 450, 600
 """Trials of another number of samples are left out, as in all published work on these files."""
 
-_CARD = DatasetCard(
-    name="imagenet_eeg",
-    title="ImageNet-EEG: which picture was looked at",
-    task="classification",
-    modality="eeg",
-    splits={"test": None, "val": None, "train": None},
-    default_split="test",
-    licence="none stated; the pictures under ImageNet's terms (non-commercial research)",
-    source="PeRCeiVe Lab (Catania), 'EEG-Based Visual Classification Dataset'",
-    layout="""
-<root>/
-  eeg_5_95_std.pth                    signals of 5 to 95 Hz, standardized: 11,964 trials, 128 channels, 1 kHz
-  block_splits_by_image_all.pth       which trial is in which part; the first of its splits counts
-""".strip(),
-    published=(
-        *scores("val", "top1", {"ViT-Lens-B": 37.3, "ViT-Lens-L": 41.8}, protocol="40 classes, all people, split 0, 5 to 95 Hz"),
-        *scores("test", "top1", {"ViT-Lens-B": 35.9, "ViT-Lens-L": 42.7}, protocol="40 classes, all people, split 0, 5 to 95 Hz"),
-    ),
-    notes=(
-        "Block design: all pictures of a class were shown in one run, so that slow drifts of the recording tell the run and with "
-        "it the class. Li et al. (TPAMI 2020, 'The Perils and Pitfalls of Block Design') argue that results rest on this; the "
-        "authors answered (2020). A score here is not evidence of decoding what was seen.",
-        "Trials of fewer than 450 or more than 600 samples are left out; samples 20 to 459 are used.",
-        "Not EEG-ImageNet (2024, 16 people), nor THINGS-EEG, nor lists of a later set of the same name (n04555897 watch).",
-        "The sizes of the parts were not counted on the files: roughly 80 / 10 / 10 % of 11,964.",
-    ),
-)
-
 
 @register_dataset
 class ImageNetEEG(Dataset):
     """Trials of one file, parted by another; both are read as tensors only, without running code."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("imagenet_eeg")
 
     def classes(self, split: str) -> tuple[str, ...]:
         return read_lines("labels", "imagenet_eeg")

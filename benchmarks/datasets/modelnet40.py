@@ -13,77 +13,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, json_records, text_lines, wrong_count
 from vitlens.benchmarks.datasets.packed import LateArray
-from vitlens.benchmarks.datasets.published import UNI3D, scores
 from vitlens.benchmarks.datasets.safe_pickle import load_data
 from vitlens.errors import InputError
 
-SPLITS = {"test": 2468, "train": 9843}
-LICENCE = "for academic research (as the release is understood to say; not checked here)"
 CACHE = "modelnet40_{split}_8192pts_fps.dat"
 NAMES = "names such as airplane_0627, one a line"
 CACHED = "a cache of ULIP's: two lists, of float arrays [8192, 6] and of label numbers"
 PACK = "OpenShape's pack: an array of records with xyz [n, 3] and rgb [n, 3]"
-
-_RESAMPLED = DatasetCard(
-    name="modelnet40",
-    title="ModelNet40, resampled (points and normals)",
-    task="classification",
-    modality="point_cloud",
-    splits=SPLITS,
-    default_split="test",
-    licence=LICENCE,
-    source="modelnet40_normal_resampled of the PointNet++ authors (Stanford); the cache from the ULIP project (Salesforce)",
-    layout="""
-modelnet40_normal_resampled/               <- root
-  modelnet40_shape_names.txt               40 names: airplane ... tv_stand ... xbox
-  modelnet40_test.txt                      2,468 lines: airplane_0627
-  modelnet40_train.txt                     9,843 lines
-  airplane/airplane_0627.txt               10,000 lines: x,y,z,nx,ny,nz
-or, in place of the 40 folders:
-  modelnet40_test_8192pts_fps.dat          ULIP's cache; taken where it is there
-""".strip(),
-    published=(
-        *scores("test", "top1", {"ViT-Lens-B": 65.4, "ViT-Lens-L": 70.6}, protocol="8,192 points; trained on ULIP-ShapeNet"),
-        *scores("test", "top5", {"ViT-Lens-B": 92.7, "ViT-Lens-L": 94.4}, protocol="8,192 points; trained on ULIP-ShapeNet"),
-        *scores("test", "top1", {"ViT-Lens-B": 74.8, "ViT-Lens-L": 80.6}, protocol="8,192 points; trained on ULIP2-Objaverse"),
-        *scores("test", "top5", {"ViT-Lens-B": 93.8, "ViT-Lens-L": 95.8}, protocol="8,192 points; trained on ULIP2-Objaverse"),
-    ),
-    notes=(
-        "Published numbers come from the cache, whose 8,192 points were sampled from a random start; ours from the first point.",
-        "Classes are unevenly large (20 to 100 in the test part); the numbers count shapes, not classes.",
-    ),
-)
-
-_OPENSHAPE = DatasetCard(
-    name="modelnet40-openshape",
-    title="ModelNet40 in OpenShape's pack (grey points)",
-    task="classification",
-    modality="point_cloud",
-    splits={"test": 2468},
-    default_split="test",
-    licence=LICENCE,
-    source="OpenShape's data on the Hugging Face Hub (arXiv 2305.10764), archive meta_data",
-    layout="""
-<root>/
-  meta_data/modelnet40/test_split.json     2,468 records with name and category
-  meta_data/modelnet40/test_pc.npy         an array of as many records: xyz [10000, 3], rgb [10000, 3] of 0..255
-""".strip(),
-    published=(
-        *scores("test", "top1", {"ViT-Lens-G": 87.6}, protocol="10,000 points, text of OpenCLIP ViT-bigG-14"),
-        *scores("test", "top5", {"ViT-Lens-G": 98.4}, protocol="10,000 points, text of OpenCLIP ViT-bigG-14"),
-        *scores("test", "top1", {"ViT-Lens-G": 86.8}, protocol="trained without Objaverse-LVIS's shapes"),
-        *scores("test", "top5", {"ViT-Lens-G": 97.8}, protocol="trained without Objaverse-LVIS's shapes"),
-        *scores("test", "top1", {"Uni3D-g": 88.2}, source=UNI3D),
-        *scores("test", "top5", {"Uni3D-g": 99.3}, source=UNI3D),
-    ),
-    notes=(
-        "Files hold y up; models that were trained with y and z swapped do that themselves (options up='z', mirror='y').",
-        "The points are not those of the resampled release: never compare numbers across the two.",
-    ),
-)
 
 
 class _ModelNet(Dataset):
@@ -99,7 +39,7 @@ class _ModelNet(Dataset):
 class ModelNet40(_ModelNet):
     """Text files of a list, or the cache made of them."""
 
-    card: ClassVar[DatasetCard] = _RESAMPLED
+    card: ClassVar[DatasetCard] = dataset_card("modelnet40")
 
     def check(self, root: Path) -> list[Problem]:
         """The test part; the training part as well where the folders of text files, which hold both, are there."""
@@ -113,7 +53,7 @@ class ModelNet40(_ModelNet):
     def _absent(self, root: Path, split: str) -> list[Problem]:
         path, cache = root / f"modelnet40_{split}.txt", CACHE.format(split=split)
         names = [name for _, name in text_lines(path, NAMES)]
-        counted = wrong_count(path, len(names), SPLITS[split], "names")
+        counted = wrong_count(path, len(names), self.card.splits[split], "names")
         if (root / cache).is_file():
             return counted
         files = [_text_file(root, name) for name in names]
@@ -154,7 +94,7 @@ def _cached(path: Path, labels: Sequence[str], classes: Sequence[str]) -> list[L
 class ModelNet40OpenShape(_ModelNet):
     """Records of one packed array."""
 
-    card: ClassVar[DatasetCard] = _OPENSHAPE
+    card: ClassVar[DatasetCard] = dataset_card("modelnet40-openshape")
 
     def check(self, root: Path) -> list[Problem]:
         folder = "meta_data/modelnet40"

@@ -6,39 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, wrong_count
 
 TABLE, COLUMNS = "MSRVTT_JSFUSION_test.csv", ("key", "vid_key", "video_id", "sentence")
 FOLDER = "MSRVTT_Videos"
-
-_CARD = DatasetCard(
-    name="msrvtt",
-    title="MSR-VTT 1k-A: videos and captions",
-    task="retrieval",
-    modality="video",
-    splits={"test": 1000},
-    default_split="test",
-    licence="not stated; the videos belong to those who uploaded them",
-    source="Microsoft Research, MSR-VTT (videos); the table of the 1k-A split goes around with CLIP4Clip and others",
-    layout="""
-<root>/
-  MSRVTT_JSFUSION_test.csv          key, vid_key, video_id, sentence: 1,000 rows
-  MSRVTT_Videos/video7010.mp4
-""".strip(),
-    notes=(
-        "1k-A: one fixed caption for each of 1,000 videos. The full test part (2,990 videos with 20 each) is another benchmark.",
-        "ViT-Lens publishes no number on it; embeddings of frames are averaged here.",
-        "Many captions fit more than one video.",
-    ),
-)
 
 
 @register_dataset
 class MSRVTT(Dataset):
     """A table with a caption for each video."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("msrvtt")
 
     def check(self, root: Path) -> list[Problem]:
         parts = {TABLE: f"a table of {', '.join(COLUMNS)}", f"{FOLDER}/": "video0.mp4 to video9999.mp4"}

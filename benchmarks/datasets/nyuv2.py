@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, some, wrong_count
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 from vitlens.benchmarks.datasets.sun_rgbd import (
-    DEPTH_NOTES,
-    LAYOUT,
     absent_folders,
     depth_of,
     entries_of,
@@ -27,37 +25,12 @@ LISTS = {"test": "NYU-Depth-v2_val.json", "train": "NYU-Depth-v2_train.json"}
 FOLDER = "kv1/NYUdata/"
 OTHERS = "others"
 
-_CARD = DatasetCard(
-    name="nyuv2",
-    title="NYU Depth v2: scenes by depth",
-    task="classification",
-    modality="depth",
-    splits={"test": 654, "train": 795},
-    default_split="test",
-    licence="not stated; treat as for research only",
-    source="inside SUN RGB-D (Princeton vision group), folder kv1/NYUdata; originally New York University",
-    layout=LAYOUT
-    + """
-or, in place of the toolbox and the scene.txt files, the lists of the ViT-Lens repository:
-  NYU-Depth-v2_val.json  NYU-Depth-v2_train.json      records with image_path and label""",
-    published=(
-        *scores("test", "top1", {"ViT-Lens-B": 65.0, "ViT-Lens-L": 68.5, "ViT-Lens-G": 69.0}, protocol='list "val2"'),
-        *scores("test", "top1", {"ImageBind": 54.0}, source=IMAGEBIND),
-    ),
-    notes=(
-        *DEPTH_NOTES,
-        "16 fine labels are ranked on the test part (27 on the training part); seven of them then count as one class, others.",
-        "The training part lies within SUN RGB-D's training part: a model trained on that has seen it.",
-        "LanguageBind instead ranks ten prompts, one with the word others: another number.",
-    ),
-)
-
 
 @register_dataset
 class NYUv2(Dataset):
     """The part of SUN RGB-D that came from NYU Depth v2."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("nyuv2")
     prompt_file: ClassVar[str | None] = "scenes"
 
     def classes(self, split: str) -> tuple[str, ...]:

@@ -9,56 +9,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, json_records, wrong_count
 from vitlens.benchmarks.datasets.modelnet40 import joined
 from vitlens.benchmarks.datasets.packed import LateArray
-from vitlens.benchmarks.datasets.published import UNI3D, scores
 from vitlens.benchmarks.datasets.safe_pickle import load_data
 from vitlens.errors import InputError
 
-OTHERS = "arXiv 2305.10764 (OpenShape) and 2305.08275 (ULIP-2)"
 TABLE, KEYS = "meta_data/split/lvis.json", ("uid", "category", "group")
 SHAPE = "a packed shape of OpenShape: a dict with xyz [n, 3] and rgb [n, 3] of 0..1"
-
-_CARD = DatasetCard(
-    name="objaverse_lvis",
-    title="Objaverse-LVIS: shapes of 1,156 classes",
-    task="classification",
-    modality="point_cloud",
-    splits={"all": 46_205},
-    default_split="all",
-    licence="ODC-By 1.0 for the collection; every shape has its own Creative Commons licence",
-    source="OpenShape's data on the Hugging Face Hub (arXiv 2305.10764); some 185 GB",
-    layout="""
-<root>/
-  meta_data/split/lvis.json              46,205 records with uid, category, group
-  Objaverse/000-000/UID.npy              one dict a shape: xyz [10000, 3], rgb [10000, 3] of 0..1; folders up to 000-159
-""".strip(),
-    published=(
-        *scores("all", "top1", {"ViT-Lens-G": 52.0}),
-        *scores("all", "top5", {"ViT-Lens-G": 79.9}),
-        *scores("all", "top1", {"ViT-Lens-G": 50.1}, protocol="trained without these shapes"),
-        *scores("all", "top5", {"ViT-Lens-G": 78.1}, protocol="trained without these shapes"),
-        *scores("all", "top1", {"Uni3D-g": 55.3}, source=UNI3D),
-        *scores("all", "top5", {"Uni3D-g": 82.9}, source=UNI3D),
-        *scores("all", "top1", {"OpenShape": 46.8, "ULIP-2": 50.6}, source=OTHERS),
-        *scores("all", "top5", {"OpenShape": 77.0, "ULIP-2": 79.1}, source=OTHERS),
-    ),
-    notes=(
-        "Only a model trained without these shapes (OpenShape's train_no_lvis list) is zero-shot here; both are published.",
-        "The list has 46,205 shapes, papers say 46,832: the packings differ.",
-        "Names of classes are written with spaces for underscores in prompts; published runs took them as stored or do not say.",
-        "Many classes are near-synonyms, and some have one shape: look at top-5 as well.",
-    ),
-)
 
 
 @register_dataset
 class ObjaverseLVIS(Dataset):
     """A list of shapes, each a file that is opened when it is read."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("objaverse_lvis")
     prompt_file: ClassVar[str | None] = "shapes"
 
     def classes(self, split: str) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at
 from vitlens.benchmarks.datasets.modelnet40 import packed_cloud
-from vitlens.benchmarks.datasets.published import UNI3D, scores
 from vitlens.benchmarks.datasets.safe_pickle import load_data
 from vitlens.errors import InputError, MissingDependencyError
 from vitlens.sources import check_file, decoding
@@ -29,59 +29,6 @@ FILES: dict[str, tuple[str, ...]] = {
 }
 HDF5 = "an HDF5 file with data [n, 2048, 3] and label [n]"
 PACK = "OpenShape's pack: a dict with xyz (a cloud per thing), label (a number per thing) and perhaps rgb"
-LICENCE = "research only, by the form on the project's page (not checked here)"
-
-_OFFICIAL = DatasetCard(
-    name="scanobjectnn",
-    title="ScanObjectNN, the official files",
-    task="classification",
-    modality="point_cloud",
-    splits={"obj_only": 581, "obj_only_train": 2309, "obj_only_all": 2890, "obj_bg": 581, "pb_t50_rs": 2882},
-    default_split="obj_only",
-    licence=LICENCE,
-    source="the ScanObjectNN page of HKUST-VGD, on request by a form",
-    layout="""
-h5_files/                                                       <- root
-  main_split_nobg/test_objectdataset.h5                         obj_only: the things alone
-  main_split_nobg/training_objectdataset.h5                     obj_only_train; obj_only_all: both of these together
-  main_split/test_objectdataset.h5                              obj_bg: with what stands around them
-  main_split/test_objectdataset_augmentedrot_scale75.h5         pb_t50_rs: shifted, turned, scaled ("hardest")
-each: data [n, 2048, 3], label [n]
-""".strip(),
-    notes=(
-        "Label numbers are not alphabetical: bag, bin, box, cabinet, chair, desk, display, door, shelf, table, bed, pillow ...",
-        "Always name the variant: numbers on obj_only, obj_bg and pb_t50_rs are far apart.",
-        "The sizes of the splits were not counted on the files here; the official counts are 2,309 + 581 and 2,882.",
-    ),
-)
-
-_OPENSHAPE = DatasetCard(
-    name="scanobjectnn-openshape",
-    title="ScanObjectNN in OpenShape's pack (things alone)",
-    task="classification",
-    modality="point_cloud",
-    splits={"all": 2890},
-    default_split="all",
-    licence=LICENCE,
-    source="OpenShape's data on the Hugging Face Hub (arXiv 2305.10764), archive meta_data",
-    layout="""
-<root>/
-  meta_data/scanobjectnn/xyz_label.npy     a dict: xyz (a cloud per thing), label (numbers), perhaps rgb
-""".strip(),
-    published=(
-        *scores("all", "top1", {"ViT-Lens-G": 60.1}, protocol="10,000 points drawn with replacement"),
-        *scores("all", "top5", {"ViT-Lens-G": 90.3}, protocol="10,000 points drawn with replacement"),
-        *scores("all", "top1", {"ViT-Lens-G": 59.8}, protocol="trained without Objaverse-LVIS's shapes"),
-        *scores("all", "top5", {"ViT-Lens-G": 87.7}, protocol="trained without Objaverse-LVIS's shapes"),
-        *scores("all", "top1", {"Uni3D-g": 65.3}, source=UNI3D),
-        *scores("all", "top5", {"Uni3D-g": 92.7}, source=UNI3D),
-    ),
-    notes=(
-        "2,890 clouds: most likely training and test part of OBJ_ONLY together (2,309 + 581); inferred, not proven.",
-        "Clouds of some 2,048 points are filled up by repeating points that lie far apart, not by random draws as published.",
-        "Clouds without colours are grey (0.4), as in the published runs.",
-    ),
-)
 
 
 class _ScanObjects(Dataset):
@@ -97,7 +44,7 @@ class _ScanObjects(Dataset):
 class ScanObjectNN(_ScanObjects):
     """HDF5 files of clouds and label numbers."""
 
-    card: ClassVar[DatasetCard] = _OFFICIAL
+    card: ClassVar[DatasetCard] = dataset_card("scanobjectnn")
 
     def check(self, root: Path) -> list[Problem]:
         """Any of the files will do; that of a split is asked for when its items are."""
@@ -143,7 +90,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 class ScanObjectNNOpenShape(_ScanObjects):
     """One packed dict."""
 
-    card: ClassVar[DatasetCard] = _OPENSHAPE
+    card: ClassVar[DatasetCard] = dataset_card("scanobjectnn-openshape")
 
     def check(self, root: Path) -> list[Problem]:
         return absent(root, {"meta_data/scanobjectnn/xyz_label.npy": PACK})

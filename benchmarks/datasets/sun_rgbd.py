@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, json_records, some, text_lines, wrong_count
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 from vitlens.errors import InputError
 from vitlens.sources import check_file, decoding
 
@@ -17,50 +17,13 @@ LISTS = {"test": "SUN-RGBD_val.json", "train": "SUN-RGBD_train.json"}
 SPLIT_FILE = f"the toolbox's split (alltrain, alltest), or the lists of ViT-Lens in its place ({LISTS['test']})"
 BASELINES = {"kv1": 0.075, "kv2": 0.075, "realsense": 0.095, "xtion": 0.095}
 """Metres between the two eyes of a sensor, as ViT-Lens and Omnivore take them; xtion's is a guess of theirs."""
-LAYOUT = """
-<root>/
-  SUNRGBD/kv1/NYUdata/NYU0001/           and kv1/b3dodata, kv2/..., realsense/..., xtion/...; in each folder of an image:
-    depth_bfx/*.png                      filled depth, 16 bits, millimetres rotated left by three bits
-    intrinsics.txt                       the first number is the focal length in pixels
-    scene.txt                            the scene's label, with underscores
-  SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat
-""".strip()
-DEPTH_NOTES = (
-    "The files hold millimetres rotated left by three bits. This reader undoes it: items are true metres.",
-    "The released ViT-Lens weights seem to have seen depths eight times too large; their cards bring true metres to that.",
-    "Disparity needs each camera's focal length and baseline; both are given with every item.",
-)
-
-_CARD = DatasetCard(
-    name="sun_rgbd",
-    title="SUN RGB-D: scenes by depth",
-    task="classification",
-    modality="depth",
-    splits={"test": 4659, "train": 4845},
-    default_split="test",
-    licence="not stated; treat as for research only (the parts have their hosts' own terms)",
-    source="the SUN RGB-D page of the Princeton vision group: SUNRGBD.zip and SUNRGBDtoolbox.zip",
-    layout=LAYOUT
-    + """
-or, in place of the toolbox and the scene.txt files, the lists of the ViT-Lens repository:
-  SUN-RGBD_val.json  SUN-RGBD_train.json      records with image_path and label""",
-    published=(
-        *scores("test", "top1", {"ViT-Lens-B": 51.4, "ViT-Lens-L": 52.2, "ViT-Lens-G": 54.6}),
-        *scores("test", "top1", {"ImageBind": 35.1}, source=IMAGEBIND),
-    ),
-    notes=(
-        *DEPTH_NOTES,
-        "Of the 10,335 images only those of the 19 larger classes count: 4,845 to train, 4,659 to test.",
-        "Some classes are near-synonyms: dining area and dining room, study space and home office.",
-    ),
-)
 
 
 @register_dataset
 class SUNRGBD(Dataset):
     """Folders of images, split by the toolbox's list or by ViT-Lens's."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("sun_rgbd")
     prompt_file: ClassVar[str | None] = "scenes"
 
     def classes(self, split: str) -> tuple[str, ...]:

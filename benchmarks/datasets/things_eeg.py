@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, wrong_count
 from vitlens.benchmarks.datasets.packed import LateArray
 from vitlens.benchmarks.datasets.safe_pickle import load_data
@@ -23,36 +24,12 @@ SIGNALS = "Preprocessed_data_250Hz/{person}/preprocessed_eeg_test.npy"
 SIGNALS_ARE = "a dict with preprocessed_eeg_data [200, repetitions, channels, samples], ch_names and times"
 PICTURES = "Image_set/test_images"
 
-_CARD = DatasetCard(
-    name="things_eeg",
-    title="THINGS-EEG2: which of 200 pictures was seen",
-    task="retrieval",
-    modality="eeg",
-    other_modality="image",
-    splits=dict.fromkeys(PEOPLE, 200),
-    default_split=PEOPLE[0],
-    licence="see the OSF record (likely CC BY; not checked here); the pictures have research-only terms of their own",
-    source="OSF, THINGS-EEG2 (Gifford et al.): raw data and image set; preprocessed with NICE's public script",
-    layout="""
-<root>/
-  Preprocessed_data_250Hz/sub-01/preprocessed_eeg_test.npy      200 pictures x 80 repetitions x 63 channels x 250 samples
-  Image_set/test_images/00001_aircraft_carrier/NAME.jpg         200 folders with a picture each, in the order of the data
-""".strip(),
-    notes=(
-        "All 80 repetitions are averaged, as in published work; single trials give far lower numbers.",
-        "Searched are the pictures that were shown. NICE searches mean features of other pictures of a concept: another number.",
-        "Published numbers are means over the ten people, each with a model of their own. ViT-Lens publishes none.",
-        "A model for it takes these 63 channels at 250 Hz: eeg with channels=63, rate=250, window=[0, 1], samples=250.",
-        "UBP's train.pt and test.pt and the official 17-channel version are not read here.",
-    ),
-)
-
 
 @register_dataset
 class ThingsEEG(Dataset):
     """One person's file, and the folder of test pictures."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("things_eeg")
 
     def check(self, root: Path) -> list[Problem]:
         problems = absent(root, {f"{PICTURES}/": "200 folders with a picture each"})

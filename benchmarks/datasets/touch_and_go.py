@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, label_at, some, text_lines, wrong_count
-from vitlens.benchmarks.datasets.published import scores
 from vitlens.errors import InputError
 
 LISTS = {"test.txt": 29_879, "test_rough.txt": 8_085, "train.txt": 91_982, "train_rough.txt": 35_119}
@@ -17,51 +17,12 @@ SOFT = ("leather", "synthetic fabric", "natural fabric", "paper", "grass")
 """Hard and soft are not annotated: these materials are soft, all others hard."""
 OTHERS = "others"
 
-_CARD = DatasetCard(
-    name="touch_and_go",
-    title="Touch-and-Go: what is touched",
-    task="classification",
-    modality="tactile",
-    splits={
-        "material": 29_879,
-        "material_no_others": 29_745,
-        "hard_soft": 29_879,
-        "rough_smooth": 8_085,
-        "train_material": 91_982,
-        "train_hard_soft": 91_982,
-        "train_rough_smooth": 35_119,
-    },
-    default_split="material",
-    licence="not stated beside the files (the paper may state one; not checked here)",
-    source="the touch-and-go project page (University of Michigan); lists in the repository fredfyyang/Touch-and-Go",
-    layout="""
-dataset/                                           <- root
-  test.txt  test_rough.txt  train.txt  train_rough.txt        lines video/frame.jpg,label
-  20220318_014426/gelsight_frame/0000033833.jpg    after running the authors' frame extractor
-""".strip(),
-    published=(
-        *scores("material", "top1", {"ViT-Lens-L": 65.8}),
-        *scores("hard_soft", "top1", {"ViT-Lens-L": 74.7}),
-        *scores("rough_smooth", "top1", {"ViT-Lens-L": 63.8}),
-        *scores("material", "top1", {"ViT-Lens-B": 63.0}, protocol="linear probe"),
-        *scores("hard_soft", "top1", {"ViT-Lens-B": 92.0}, protocol="linear probe"),
-        *scores("rough_smooth", "top1", {"ViT-Lens-B": 85.1}, protocol="linear probe"),
-    ),
-    notes=(
-        "The split is by frame: 100 of the 106 test videos also occur in training, and neighbouring frames look alike.",
-        "41 % of the rough/smooth test frames are in the list the published models were trained on: not clean for those.",
-        "Always answering hard gives 68.0 %, always rough 56.3 %.",
-        "18 of the 20 material classes occur in the test list; ruber is the dataset's own spelling, and is what the prompts say.",
-        "Hard/soft is derived from the material (leather, fabrics, paper and grass are soft), not felt.",
-    ),
-)
-
 
 @register_dataset
 class TouchAndGo(Dataset):
     """Frames of a list; the split says what is asked of them."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("touch_and_go")
 
     def classes(self, split: str) -> tuple[str, ...]:
         names = read_lines("labels", f"touch_and_go_{_question(split)}")

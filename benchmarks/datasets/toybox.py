@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.card import DatasetCard
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, some
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.world.objects import MATERIAL_NAMES, SHAPE_NAMES

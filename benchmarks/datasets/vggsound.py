@@ -6,50 +6,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import absent_clips, clip_of, clips_in, parts_there
-from vitlens.benchmarks.datasets.dataset import Dataset, DatasetCard, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, csv_rows, some, whole_number
-from vitlens.benchmarks.datasets.published import IMAGEBIND, scores
 
 TABLE, COLUMNS = "vggsound.csv", ("video", "start", "label", "split")
 SOUNDS = {split: (f"audio/{split}", f"vggsound/audio/{split}", split, "audio") for split in ("test", "train")}
-
-_CARD = DatasetCard(
-    name="vggsound",
-    title="VGGSound: sounds of videos",
-    task="classification",
-    modality="audio",
-    splits={"test": 15_446, "train": 183_730},
-    default_split="test",
-    licence="CC BY 4.0 for the list; the videos belong to those who uploaded them",
-    source="the VGGSound page of VGG Oxford (list); the sounds have to be fetched from YouTube",
-    layout="""
-<root>/
-  vggsound.csv                      YouTube id, start (seconds), label, split; no header
-  audio/test/ID_000030.flac         start in six digits; also found: ID_30, ID, in audio/, test/ or vggsound/audio/test/
-""".strip(),
-    published=(
-        *scores(
-            "test", "top1", {"ViT-Lens-B": 29.9, "ViT-Lens-L": 31.7}, protocol="15,434 clips; trained on AudioSet in clips of 5 s"
-        ),
-        *scores("test", "top1", {"ViT-Lens-L": 32.5}, protocol="15,434 clips; trained on AudioSet in clips of 2 s"),
-        *scores("test", "top1", {"ViT-Lens-L": 51.7}, protocol="15,434 clips; trained on AudioSet and VGGSound"),
-        *scores("test", "top1", {"ImageBind": 27.8}, source=IMAGEBIND, protocol="15,434 clips"),
-    ),
-    notes=(
-        "Videos vanish: clips that are not there are left out. Always say how many were scored.",
-        "The published list of 15,434 lacks 12 clips whose ids all begin with P.",
-        "6,927 test clips overlap with AudioSet: check before calling a model trained on that zero-shot.",
-        "Label numbers follow falling class size, not the alphabet.",
-    ),
-)
 
 
 @register_dataset
 class VGGSound(Dataset):
     """The official table, and whichever of its clips are there."""
 
-    card: ClassVar[DatasetCard] = _CARD
+    card: ClassVar[DatasetCard] = dataset_card("vggsound")
     prompt_file: ClassVar[str | None] = "sounds"
 
     def classes(self, split: str) -> tuple[str, ...]:

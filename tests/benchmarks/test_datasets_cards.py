@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitlens.benchmarks.datasets import DatasetCard, Published, get_dataset, list_datasets, register_dataset
+from vitlens.benchmarks.datasets.card import FOLDER, read_card
 from vitlens.benchmarks.datasets.esc50 import ESC50
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import list_modalities
@@ -82,6 +83,50 @@ def test_a_wrong_root_is_told_by_check_and_by_items(card: DatasetCard, tmp_path:
         assert str(root) in caught.value.source and caught.value.accepted
     with pytest.raises(OptionError, match=f"{card.name}: no split 'nonsense'; it has {next(iter(card.splits))}"):
         dataset.items(tmp_path, "nonsense")
+
+
+GOOD = """
+name: mine
+title: A dataset of mine
+task: classification
+modality: image
+splits: {test: 10, train: null}
+default_split: test
+licence: MIT
+source: nowhere
+layout: <root>/
+published:
+  - {split: test, metric: top1, values: {one: 50.0, other: 60.0}, source: zoo}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("licence: MIT", "", "licence: missing"),
+        ("splits: {test: 10", 'splits: {test: "10"', "splits.test"),
+        ("task: classification", "task: guessing", "task: input should be"),
+        ("source: zoo", "source: zooo", "source 'zooo' is neither in sources.yaml (zoo, imagebind"),
+        ("one: 50.0", "one: half", "published.0.value"),
+        ("metric: top1", "metrics: top1", "published.0.metrics: unknown key"),
+        ("values: {one: 50.0, other: 60.0}, ", "", "no 'values'"),
+        ("default_split: test", "default_split: val", "default_split 'val' is none of test, train"),
+        ("split: test, metric", "split: val, metric", "published: split 'val' is none of test, train"),
+    ],
+)
+def test_what_does_not_fit_a_card_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    assert [score.model for score in read_card(file).published] == ["one", "other"]
+    assert old in GOOD
+    file.write_text(GOOD.replace(old, new), encoding="utf-8")
+    with pytest.raises(OptionError) as caught:
+        read_card(file)
+    assert told in str(caught.value) and "mine.yaml: mine: " in str(caught.value)
+
+
+def test_a_card_is_called_as_its_file() -> None:
+    assert {file.stem for file in (FOLDER / "cards").glob("*.yaml")} <= {card.name for card in CARDS}
 
 
 def test_the_weight_of_the_bare_name_in_the_prompts_for_sounds() -> None:
