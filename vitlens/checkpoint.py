@@ -17,6 +17,7 @@ import json
 import math
 import os
 import pickle
+import re
 import zlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -83,12 +84,48 @@ def read_content(path: str | os.PathLike[str]) -> Any:
 
             content: Any = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
+            with torch.serialization.safe_globals(_harmless_globals()):
+                content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{file}: not a readable weights file ({_unpickling_reason(str(error))})") from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"{file}: not a readable weights file ({' '.join(str(error).split())[:300]})") from error
     except Exception as error:  # safetensors' own error type is not importable by a stable name
         raise CheckpointError(f"{file}: not a readable weights file ({type(error).__name__}: {error})") from error
     return content
+
+
+def _harmless_globals() -> list[Any]:
+    """What the public trainers leave in their files beside tensors: numpy numbers and arrays, arguments, dictionaries.
+
+    Each only holds values. Numpy's makers stand under two names, before and since numpy 2; a defaultdict becomes a plain one.
+    """
+    import argparse
+    import codecs
+    from collections import OrderedDict
+
+    import numpy as np
+
+    multiarray = np._core.multiarray
+    makers = {"scalar": multiarray.scalar, "_reconstruct": multiarray._reconstruct}
+    numpy = [(made, f"numpy.{core}.multiarray.{name}") for name, made in makers.items() for core in ("core", "_core")]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdSUO"}
+    builtin = [(kind, f"builtins.{kind.__name__}") for kind in (float, int, str, bool, list, dict, set, tuple)]
+    plain = [argparse.Namespace, OrderedDict, np.ndarray, np.dtype, codecs.encode, *kinds]
+    return [*plain, *numpy, *builtin, (_plain_dict, "collections.defaultdict")]
+
+
+def _plain_dict(*_factory: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _unpickling_reason(text: str) -> str:
+    """The one fact in torch's page of advice: the type that is not allowed, or what is wrong with the file."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found:
+        return f"it holds a {found[1]}, which is not among the harmless types that are read; save its state_dict alone"
+    return text.partition("WeightsUnpickler error: ")[2].partition(" Check the documentation")[0][:300] or text[:300]
 
 
 def unwrap(content: Any, name: str) -> dict[str, Tensor]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+from collections import OrderedDict, defaultdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,6 +161,49 @@ def test_nothing_but_tensors_is_unpickled(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="holds a list"):
         checkpoint.read_state_dict(tmp_path / "list.pt")
+
+
+HARMLESS = {
+    "a numpy number": lambda: np.float64(81.2),
+    "a numpy truth value": lambda: np.bool_(True),
+    "arguments": lambda: argparse.Namespace(lr=1e-3, betas=(0.9, 0.98), tags=["a"], resume=None),
+    "a defaultdict of lists": lambda: defaultdict(list, {"top1": [1.0, 2.0]}),
+    "a defaultdict of numbers": lambda: defaultdict(float, {"top1": 1.0}),
+    "an ordered dictionary": lambda: OrderedDict(a=1),
+    "an array": lambda: np.arange(6, dtype=np.int32).reshape(2, 3),
+    "words": lambda: np.array(["car", "plane"]),
+    "a half array": lambda: np.ones(2, np.float16),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("core", ["numpy._core", "numpy.core"])
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_public_trainers_leave_beside_the_tensors_is_read(what: str, core: str, zipped: bool, tmp_path: Path) -> None:
+    file = tmp_path / "epoch_1.pt"
+    torch.save({"state_dict": {"module.a": torch.ones(2)}, "left": HARMLESS[what]()}, file, _use_new_zipfile_serialization=zipped)
+    if core == "numpy.core" and not zipped:  # as numpy 1 writes it: another name of one length less
+        file.write_bytes(file.read_bytes().replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"))
+    assert list(checkpoint.read_state_dict(file)) == ["a"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (Path("a"), "pathlib.PosixPath"),
+        (os.getcwd, "posix.getcwd"),
+        (date(2020, 1, 1), "datetime.date"),
+        (subprocess.run, "subprocess.run"),
+    ],
+)
+def test_any_other_type_is_refused_by_its_name_alone(thing: Any, name: str, zipped: bool, tmp_path: Path) -> None:
+    file = tmp_path / "epoch_1.pt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "left": thing}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=f"it holds a {name}, which is not among the harmless types") as caught:
+        checkpoint.read_state_dict(file)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
