@@ -24,7 +24,7 @@ from vitlens.display.table import Table
 from vitlens.display.terminal import console
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
-from vitlens.train import Trainer, load_recipe
+from vitlens.train import LensTask, Trainer, load_recipe
 from vitlens.train.logs import read_csv
 from vitlens.train.start import anchor_spec
 
@@ -49,11 +49,12 @@ def measure(recipe_name: str, folder: Path, changes: list[str], batch: int, step
     recipe = load_recipe(recipe_name, set=[*fixed, *changes])
     torch.manual_seed(0)
     model = ViTLens.from_spec(anchor_spec(recipe))
-    result = Trainer(recipe, model=model, train=rows(recipe.model.modality, 2 * batch), progress=False).run()
+    task = LensTask(recipe, model=model, train=rows(recipe.model.modality, 2 * batch))
+    result = Trainer(task, progress=False).run()
     seconds = [float(row["seconds"]) for row in read_csv(result.folder / "log.csv")][1:]
     gpu = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": min(seconds, default=0.0), "peak": peak, "computed": result.anchors_computed}
+    return {"seconds": min(seconds, default=0.0), "peak": peak, "computed": task.anchors_computed}
 
 
 def in_a_process(arguments: argparse.Namespace, folder: Path, changes: list[str], steps: int) -> dict[str, float]:

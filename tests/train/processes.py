@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.train.pairs import PairTask, pair_options
 from tests.train.tiny import DIM, SIZE, tiny_clip, tiny_recipe, world
 from vitlens.processes import leave
 from vitlens.processes import world as processes
-from vitlens.train import Trainer, tower
+from vitlens.train import LensTask, Trainer
 from vitlens.train.gradcache import backward_through
-from vitlens.train.losses import LogitScale, anchor_loss
-from vitlens.train.start import with_new_encoder
+from vitlens.train.losses import average_gradients
+from vitlens.train.parallel import Parallel, named_trainable, start_accelerate, whole
 
 BATCH = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -33,28 +34,27 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 def gradients(folder: Path, *changes: str) -> dict[str, Tensor]:
     """The averaged gradients of one global batch, as the trainer computes them."""
     recipe = tiny_recipe(folder, *changes)
-    accelerator = tower.start_accelerate(recipe)
-    torch.manual_seed(0)
-    model = with_new_encoder(tiny_clip(text=False), recipe)
-    parallel = tower.Parallel(model.encoders["depth"], recipe, accelerator)  # type: ignore[arg-type]
-    scale = LogitScale(14.0)
+    accelerator = start_accelerate(recipe)
+    task = LensTask(recipe, model=tiny_clip(text=False), train=world(BATCH))
+    task.prepare(accelerator.device, lambda *_: None)
+    parallel = Parallel(task, accelerator)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(BATCH, 1, SIZE, SIZE, generator=generator)
     goals = {n: F.normalize(torch.randn(BATCH, DIM, generator=generator), dim=-1) for n in ("image", "text")}
     rank, count = processes()
     mine = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
     backward_through(
-        parallel.embed,
-        x[mine],
-        lambda e: anchor_loss(e, {n: rows[mine] for n, rows in goals.items()}, scale()),
+        parallel.run,
+        {"x": x[mine]},
+        lambda outputs: task.loss(outputs, {n: rows[mine] for n, rows in goals.items()}),
         micro_batch=recipe.micro_batch,
         backward=accelerator.backward,
         no_sync=parallel.no_sync,
-        module=parallel.tower,
+        module=parallel.network,
     )
-    scale.average_gradient()
-    named = tower.named_trainable(parallel.tower, scale)
-    found = {name: tower.whole(p.grad).clone() for name, p in named if p.grad is not None}
+    average_gradients(task.loss)
+    named = named_trainable(parallel.network, task.loss)
+    found = {name: whole(p.grad).clone() for name, p in named if p.grad is not None}
     parallel.close()
     return found
 
@@ -62,7 +62,14 @@ def gradients(folder: Path, *changes: str) -> dict[str, Tensor]:
 def train(folder: Path, *changes: str) -> Any:
     """A short run; everything it needs and writes is under `folder`."""
     recipe = tiny_recipe(folder, "schedule.max_steps=4", "optimizer.eps=1e-3", *changes)
-    return Trainer(recipe, model=tiny_clip(text=False), train=world(24), progress=False).run()
+    return Trainer(LensTask(recipe, model=tiny_clip(text=False), train=world(24)), progress=False).run()
+
+
+def pairs(folder: Path) -> None:
+    """A short run of a task that is no lens; its weights."""
+    result = Trainer(PairTask(pair_options(folder / "run", micro_batch=4)), progress=False).run()
+    if processes()[0] == 0:
+        torch.save(result.model.state_dict(), folder / "weights.pt")
 
 
 def main(folder: Path) -> None:
@@ -80,6 +87,7 @@ def main(folder: Path) -> None:
         last.unlink()
     torch.distributed.barrier()
     train(folder / "fsdp2", *VARIANTS["fsdp2"])
+    pairs(folder / "pairs")
     leave()
 
 

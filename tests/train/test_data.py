@@ -17,7 +17,8 @@ from tests.train.tiny import SIZE, world
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
 from vitlens.train.anchors import CaptionList
-from vitlens.train.items import BadItems, Item, Order, StepSampler, TrainItems, collate
+from vitlens.train.batches import BadItems, Item, Order, StepSampler, collate
+from vitlens.train.items import TrainItems
 from vitlens.train.records import Captions, Reader, open_table
 from vitlens.train.shards import expand_shards
 
@@ -234,18 +235,21 @@ def loaded(found: Any) -> Item:
     return found
 
 
+def x_of(found: Any) -> torch.Tensor:
+    return loaded(found).inputs["x"]
+
+
 def test_augmentation_follows_from_seed_epoch_and_item_alone() -> None:
     source = items(world(4))
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = loaded(source[0, 2])
+    first = source[0, 2]
     assert torch.equal(torch.get_rng_state(), before), "reading must not touch the generator of the network"
-    loaded(source[0, 3])
-    assert torch.equal(loaded(source[0, 2]).x, first.x)
-    assert not torch.equal(loaded(source[1, 2]).x, first.x)
-    assert loaded(source[1, 2]).caption != first.caption
+    x_of(source[0, 3])
+    assert torch.equal(x_of(source[0, 2]), x_of(first))
+    assert not torch.equal(x_of(source[1, 2]), x_of(first))
     plain = items(world(4), augment=False)
-    assert torch.equal(loaded(plain[0, 2]).x, loaded(plain[1, 2]).x)
+    assert torch.equal(x_of(plain[0, 2]), x_of(plain[1, 2]))
 
 
 def test_a_broken_item_is_replaced_always_by_the_same_one_and_named() -> None:
@@ -256,9 +260,9 @@ def test_a_broken_item_is_replaced_always_by_the_same_one_and_named() -> None:
     assert found.row != 3
     assert [name for name, _ in found.bad] == [source.reader.name(3)]
     assert "NaN" in found.bad[0][1]
-    assert torch.equal(loaded(source[0, 3]).x, found.x)
+    assert torch.equal(x_of(source[0, 3]), x_of(found))
     batch = collate([source[0, row] for row in range(6)])
-    assert batch.x.shape == (6, 1, SIZE, SIZE)
+    assert batch.inputs["x"].shape == (6, 1, SIZE, SIZE)
     assert len(batch.bad) == 1
 
 
@@ -280,6 +284,6 @@ def test_too_many_broken_items_stop_the_run() -> None:
 
 
 def test_items_of_different_shapes_are_named() -> None:
-    one, other = (Item(torch.zeros(size), 0, 0, f"item {size}", [], {}) for size in (3, 4))
+    one, other = (Item(0, 0, f"item {size}", {"x": torch.zeros(size)}) for size in (3, 4))
     with pytest.raises(OptionError, match="item 3 gives"):
         collate([one, other])

@@ -14,9 +14,8 @@ from tests.train.tiny import SHAPES, SIZE, tiny_clip, tiny_recipe, world
 from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
-from vitlens.train import NonFiniteLoss, Trainer
+from vitlens.train import LensTask, NonFiniteLoss, Trainer, TrainingResult
 from vitlens.train.logs import read_csv
-from vitlens.train.loop import Result
 
 LEARNS = (
     "anchors.modalities=[text]",
@@ -27,10 +26,15 @@ LEARNS = (
 )
 
 
-def run(folder: Path, *changes: str, rows: Any = None, model: ViTLens | None = None, evaluation: Any = None) -> Result:
-    return Trainer(
-        tiny_recipe(folder, *changes), model=model or tiny_clip(), train=rows or world(32), evaluation=evaluation, progress=False
-    ).run()
+Result = TrainingResult[ViTLens]
+
+
+def task(folder: Path, *changes: str, rows: Any = None, model: ViTLens | None = None, evaluation: Any = None) -> LensTask:
+    return LensTask(tiny_recipe(folder, *changes), model=model or tiny_clip(), train=rows or world(32), evaluation=evaluation)
+
+
+def run(folder: Path, *changes: str, **data: Any) -> Result:
+    return Trainer(task(folder, *changes, **data), progress=False).run()
 
 
 def weights(result: Result) -> dict[str, Tensor]:
@@ -72,11 +76,10 @@ def test_the_result_is_a_model_folder_with_the_encoder_beside_its_anchors(tmp_pa
 
 def test_cached_anchors_train_what_computed_ones_train(tmp_path: Path) -> None:
     both = ("anchors.modalities=[image,text]", "optimizer.eps=1e-3")
-    cached = run(tmp_path / "a", *both)
-    computed = run(tmp_path / "b", *both, "anchors.cache=false")
+    cached, computed = task(tmp_path / "a", *both), task(tmp_path / "b", *both, "anchors.cache=false")
+    assert close(Trainer(cached, progress=False).run(), Trainer(computed, progress=False).run())
     assert cached.anchors_computed == 32 + len(SHAPES)
     assert computed.anchors_computed == 0
-    assert close(cached, computed)
 
 
 def test_micro_batches_and_gradient_checkpointing_change_nothing(tmp_path: Path) -> None:
@@ -159,8 +162,8 @@ def test_the_best_weights_can_be_the_result(tmp_path: Path) -> None:
     result = run(tmp_path, *changes, evaluation=world(16, 100))
     best = torch.load(result.folder / "checkpoints" / "best.pt", weights_only=True)
     assert best["progress"]["best"] == result.best_top1
-    for name, value in best["encoder"].items():
-        assert torch.equal(value, result.model.encoders["depth"].state_dict()[name])
+    for name, value in best["network"].items():
+        assert torch.equal(value, result.model.encoders["depth"].state_dict()[name.removeprefix("encoder.")])
 
 
 def test_logs_are_tables_a_picture_and_events(tmp_path: Path) -> None:
@@ -232,9 +235,9 @@ def test_a_batch_norm_temperature_or_anchor_that_cannot_be_is_refused(tmp_path: 
     with pytest.raises(ModalityError, match="'audio' cannot be an anchor"):
         run(tmp_path, "anchors.modalities=[audio]")
     with pytest.raises(OptionError, match="no training data"):
-        Trainer(tiny_recipe(tmp_path), model=tiny_clip())
+        LensTask(tiny_recipe(tmp_path), model=tiny_clip())
     with pytest.raises(OptionError, match=r"anchors\.model"):
-        Trainer(tiny_recipe(tmp_path), train=world(8))
+        LensTask(tiny_recipe(tmp_path), train=world(8))
     with pytest.raises(OptionError, match="batch_size is 64, but there are only 32"):
         run(tmp_path, "batch_size=64")
 

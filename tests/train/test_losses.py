@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlens.train.gradcache import backward_through
-from vitlens.train.losses import LogitScale, anchor_loss, clip_loss
+from vitlens.train.losses import AnchorLoss, LogitScale, clip_loss
 
 NUMBERS = {"image": 1, "text": 2, "visual": 3}
 
@@ -44,7 +44,7 @@ def features(kind: str) -> Tensor:
 def test_the_loss_and_its_gradients_are_the_references(golden: dict[str, Any], case: str, anchors: tuple[str, ...]) -> None:
     x = {name: features(name) for name in (*anchors, "visual")}
     scale = LogitScale(1 / 0.07)
-    loss = anchor_loss(x["visual"], {name: x[name] for name in anchors}, scale())
+    loss = AnchorLoss(scale)({"embedding": x["visual"]}, {name: x[name] for name in anchors})
     loss.backward()
     assert float(loss.detach()) == pytest.approx(golden[case]["loss"], abs=1e-5)
     assert float(scale.log_scale.grad) == pytest.approx(golden[case]["grad_log_logit_scale"], abs=1e-4)
@@ -96,6 +96,9 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.layers(x), dim=-1)
 
+    def named(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"embedding": self(inputs["x"])}
+
 
 def gradients(net: nn.Module, scale: LogitScale) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in [*net.named_parameters(), *scale.named_parameters()] if p.grad is not None}
@@ -108,8 +111,9 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(micro_batch: int) -
     found = []
     for size in (None, micro_batch):
         net, scale = Net().double().eval(), LogitScale(20.0).double()
-        loss, embeddings = backward_through(net, x.double(), lambda e, s=scale: anchor_loss(e, goals, s()), micro_batch=size)
-        assert embeddings.shape == (12, 8)
+        anchor_loss = AnchorLoss(scale)
+        loss, outputs = backward_through(net.named, {"x": x.double()}, lambda out, a=anchor_loss: a(out, goals), micro_batch=size)
+        assert outputs["embedding"].shape == (12, 8)
         found.append((float(loss), gradients(net, scale)))
     (whole, expected), (parts, gathered) = found
     assert parts == pytest.approx(whole, rel=1e-6)
@@ -122,14 +126,14 @@ def test_random_numbers_inside_the_network_are_replayed() -> None:
     """With dropout the gradient must belong to the embeddings that made the loss."""
     net, scale, seen = Net().train(), LogitScale(20.0), []
 
-    def tower(x: Tensor) -> Tensor:
-        seen.append(net(x))
-        return seen[-1]
+    def network(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(net(inputs["x"]))
+        return {"embedding": seen[-1]}
 
     torch.manual_seed(5)
     x = torch.randn(6, 6)
     goals = {"image": F.normalize(torch.randn(6, 8), dim=-1)}
-    backward_through(tower, x, lambda e: anchor_loss(e, goals, scale()), micro_batch=2)
+    backward_through(network, {"x": x}, lambda out: AnchorLoss(scale)(out, goals), micro_batch=2)
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
     assert torch.equal(first, second)
     assert not torch.equal(first, torch.cat([net(part) for part in x.split(2)])), "dropout is off: this test tests nothing"
@@ -139,7 +143,7 @@ def test_running_statistics_are_updated_once() -> None:
     x = torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
     goals = {"image": F.normalize(torch.randn(8, 8, generator=torch.Generator().manual_seed(3)), dim=-1)}
     net, twin, scale = Net(norm=True).train(), Net(norm=True).train(), LogitScale(20.0)
-    backward_through(net, x, lambda e: anchor_loss(e, goals, scale()), micro_batch=4, module=net)
+    backward_through(net.named, {"x": x}, lambda out: AnchorLoss(scale)(out, goals), micro_batch=4, module=net)
     for part in x.split(4):
         twin(part)
     for (name, one), (_, other) in zip(net.named_buffers(), twin.named_buffers(), strict=True):

@@ -34,7 +34,7 @@ def test_gradients_are_those_of_one_process(variant: str, two: Path, tmp_path: P
     alone = processes.gradients(tmp_path, *processes.VARIANTS["whole"])
     together = torch.load(two / f"{variant}.pt", weights_only=True)
     assert set(together) == set(alone)
-    assert {"log_scale", "embed.conv1.weight", "vit.blocks.0.mlp.c_fc.weight"} <= set(alone)
+    assert {"scale.log_scale", "encoder.embed.conv1.weight", "encoder.vit.blocks.0.mlp.c_fc.weight"} <= set(alone)
     for name, expected in alone.items():
         assert torch.allclose(together[name], expected, atol=1e-6, rtol=1e-5), name
         assert float(expected.abs().max()) > 1e-5, f"{name}: a gradient of nothing proves nothing"
@@ -61,3 +61,11 @@ def test_runs_end_where_one_process_ends(variant: str, two: Path, one: Path) -> 
     losses = [[float(row["loss"]) for row in read_csv(run / "log.csv")] for run in (one, two / variant / "run")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert len(losses[0]) == 4
+
+
+def test_a_task_that_is_no_lens_ends_where_one_process_ends(two: Path, tmp_path: Path) -> None:
+    processes.pairs(tmp_path)
+    expected = torch.load(tmp_path / "weights.pt", weights_only=True)
+    found = torch.load(two / "pairs" / "weights.pt", weights_only=True)
+    assert set(found) == set(expected)
+    assert all(torch.allclose(found[name], value, atol=1e-5) for name, value in expected.items())

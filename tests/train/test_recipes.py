@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from vitlens.checkpoint import import_official
 from vitlens.cli.app import app
 from vitlens.errors import OptionError
 from vitlens.train import load_recipe, parameter_table, shipped_recipes
-from vitlens.train.optimizer import build_optimizer, rate_at, warmup_of
+from vitlens.train.optimizer import MovingAverage, build_optimizer, rate_at, warmup_of
+from vitlens.train.options import OptimizerOptions, ScheduleOptions
 from vitlens.train.parameters import ParameterTable
-from vitlens.train.recipe import OptimizerOptions, Recipe, ScheduleOptions
+from vitlens.train.recipe import Recipe
 from vitlens.train.recipe_files import recipe_yaml
 from vitlens.train.start import anchor_spec, encoder_spec
 
@@ -134,8 +136,8 @@ def test_a_recipe_survives_yaml(tmp_path: Path) -> None:
         ("model.trains.first_block=1", "did you mean model.trains.first_blocks?"),
         ("optimizer.lr=fast", "optimizer.lr: .*'fast'"),
         ("precision=fp8", "precision: .*'fp8'"),
-        ("batch_size=0", "batch_size must be 1 to"),
-        ("optimizer.ema=1.5", "optimizer.ema must be 0 to 1, found 1.5"),
+        ("batch_size=0", "batch_size must be a whole number of 1 or more, found 0"),
+        ("optimizer.ema=1.5", "optimizer.ema must be a number from 0 to 1, found 1.5"),
         ("data.max_bad_share=nan", "data.max_bad_share must be"),
         ("optimizer.lr", "write it as KEY=VALUE"),
     ],
@@ -179,6 +181,10 @@ def test_the_schedule_warms_up_and_falls_to_its_end() -> None:
     assert rates[-1] == pytest.approx(0.2, abs=0.01)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rate_at(60, 110, 2.0, ScheduleOptions(kind="constant", warmup_steps=10)) == 2.0
+    early = ScheduleOptions(kind="cosine_from_start", warmup_steps=10)
+    half = 0.5 * (1 + math.cos(math.pi * 5 / 110))
+    assert rate_at(5, 110, 2.0, early) == pytest.approx(2.0 * 0.6 * half), "the warm-up is a factor on the cosine"
+    assert rate_at(55, 110, 2.0, early) == pytest.approx(1.0)
     assert warmup_of(ScheduleOptions(warmup_steps=10000), 400) == 40, "a run never ends inside its warm-up"
 
 
@@ -188,6 +194,15 @@ def test_vectors_have_no_weight_decay_and_the_vit_its_own_rate() -> None:
     optimizer = build_optimizer(parameters, OptimizerOptions(lr=1e-2, weight_decay=0.2, vit_lr_scale=0.1))
     fates = {id(p): (group["weight_decay"], group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     assert [fates[id(p)] for _, p in parameters] == [(0.2, 1e-2), (0.0, 1e-2), (0.2, pytest.approx(1e-3)), (0.0, 1e-2)]
+
+
+def test_an_average_that_warms_up_follows_fast_at_first() -> None:
+    weights = {"w": torch.zeros(1)}
+    average = MovingAverage(weights, 0.5, warmup=True)
+    average.update({"w": torch.ones(1)}, step=0)
+    assert float(average.state["w"]) == pytest.approx(1 - 1 / 10)
+    average.update({"w": torch.zeros(1)}, step=1000)
+    assert float(average.state["w"]) == pytest.approx(0.9 * 0.5), "later its decay is the one that was asked for"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from tests.train.tiny import tiny_clip, tiny_recipe, world
 from vitlens.errors import OptionError
-from vitlens.train import Trainer, anchors
+from vitlens.model import ViTLens
+from vitlens.train import LensTask, Trainer, TrainingResult, anchors
 from vitlens.train.checkpoints import CheckpointFolder, read_tensors
 from vitlens.train.logs import read_csv
-from vitlens.train.loop import Result
 
 # Dropout (in LoRA), augmentation, a moving average, micro-batches, evaluations: everything that has a state of its own.
 CHANGES = (
@@ -32,9 +32,9 @@ CHANGES = (
 )
 
 
-def train(folder: Path) -> Result:
+def train(folder: Path) -> TrainingResult[ViTLens]:
     recipe = tiny_recipe(folder, *CHANGES)
-    return Trainer(recipe, model=tiny_clip(), train=world(32), evaluation=world(8, 100), progress=False).run()
+    return Trainer(LensTask(recipe, model=tiny_clip(), train=world(32), evaluation=world(8, 100)), progress=False).run()
 
 
 def killed(folder: Path, ready: Callable[[], bool], pause: float) -> bool:
@@ -79,25 +79,25 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pyte
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
-    first = Trainer(recipe, model=tiny_clip(), train=world(16), progress=False).run()
+    first = Trainer(LensTask(recipe, model=tiny_clip(), train=world(16)), progress=False).run()
     before = read_csv(first.folder / "log.csv")
-    again = Trainer(recipe, model=tiny_clip(), train=world(16), progress=False).run()
+    again = Trainer(LensTask(recipe, model=tiny_clip(), train=world(16)), progress=False).run()
     assert read_csv(first.folder / "log.csv") == before
     assert (again.steps, again.loss) == (first.steps, first.loss)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
 
 
 def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
-    Trainer(tiny_recipe(tmp_path), model=tiny_clip(), train=world(16), progress=False).run()
+    Trainer(LensTask(tiny_recipe(tmp_path), model=tiny_clip(), train=world(16)), progress=False).run()
     with pytest.raises(OptionError, match=r"optimizer\.lr: 0\.003 then, 0\.1 now"):
-        Trainer(tiny_recipe(tmp_path, "optimizer.lr=0.1"), model=tiny_clip(), train=world(16), progress=False).run()
+        Trainer(LensTask(tiny_recipe(tmp_path, "optimizer.lr=0.1"), model=tiny_clip(), train=world(16)), progress=False).run()
     with pytest.raises(OptionError, match=r"inputs\.train"):
-        Trainer(tiny_recipe(tmp_path), model=tiny_clip(), train=world(24), progress=False).run()
+        Trainer(LensTask(tiny_recipe(tmp_path), model=tiny_clip(), train=world(24)), progress=False).run()
     other = tiny_clip()
     with torch.no_grad():
         other.encoders["image"].vit.proj[0, 0] += 1
     with pytest.raises(OptionError, match=r"inputs\.anchors\.image"):
-        Trainer(tiny_recipe(tmp_path), model=other, train=world(16), progress=False).run()
+        Trainer(LensTask(tiny_recipe(tmp_path), model=other, train=world(16)), progress=False).run()
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -118,5 +118,5 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
     lock = lock_folder(tmp_path / "run", holder="a test")
     with pytest.raises(OptionError, match="in use"):
-        Trainer(tiny_recipe(tmp_path), model=tiny_clip(), train=world(16), progress=False).run()
+        Trainer(LensTask(tiny_recipe(tmp_path), model=tiny_clip(), train=world(16)), progress=False).run()
     lock.close()

@@ -39,14 +39,14 @@ def train(
         for line in [*summary(chosen), *(f"note       {note}" for note in chosen.notes)]:
             say(line)
         say()
-        console().print(parameter_table(chosen).to_rich())
+        console().print(parameter_table(chosen).table().to_rich())
         return
     from vitlens.disk import ignore_runs
     from vitlens.processes import leave, world
-    from vitlens.train.loop import Trainer
+    from vitlens.train import LensTask, Trainer
 
     ignore_runs(chosen.folder)
-    result = Trainer(chosen, progress=not quiet).run()
+    result = Trainer(LensTask(chosen), progress=not quiet).run()
     if world()[0] == 0:
         score = f", zero-shot top-1 {100 * result.score.top1:.1f} %" if result.score else ""
         bad = f", {len(result.bad_items)} items could not be read" if result.bad_items else ""

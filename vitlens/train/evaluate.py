@@ -15,18 +15,9 @@ from vitlens.model import ViTLens
 from vitlens.processes import world
 from vitlens.train.recipe import EvaluationOptions
 from vitlens.train.records import Reader, Table, texts_of
+from vitlens.train.task import Score
 
 KEEP_BYTES = 1 << 28
-
-
-@dataclass(frozen=True)
-class Score:
-    """Shares of items whose class is the first, or among the first five; `skipped` could not be read."""
-
-    top1: float
-    top5: float
-    items: int
-    skipped: int
 
 
 class ZeroShot:

@@ -1,8 +1,8 @@
 """Large contrastive batches in the memory of small ones, exactly (GradCache, arXiv 2101.06983).
 
-A contrastive loss does not split into micro-batches: every item is compared with every other. So all embeddings are computed
-first, without a graph; the loss gives the gradient of each embedding; then every micro-batch is run again with a graph and
-handed its embeddings' gradients. Random numbers inside the network (dropout) are replayed.
+A contrastive loss does not split into micro-batches: every item is compared with every other. So all outputs (embeddings) are
+computed first, without a graph; the loss gives the gradient of each output; then every micro-batch is run again with a graph and
+handed its outputs' gradients. Random numbers inside the network (dropout) are replayed.
 
 Exact for every network that treats items one by one. Batch normalisation does not: it sees micro-batches, as in any
 accumulation; its running statistics are updated once.
@@ -11,55 +11,67 @@ accumulation; its running statistics are updated once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+Named = dict[str, Tensor]
+"""Tensors [b, ...] of a batch, by name."""
+
 
 def backward_through(
-    tower: Callable[[Tensor], Tensor],
-    batch: Tensor,
-    loss_of: Callable[[Tensor], Tensor],
+    network: Callable[[Named], Named],
+    inputs: Named,
+    loss_of: Callable[[Named], Tensor],
     *,
     micro_batch: int | None = None,
     backward: Callable[[Tensor], Any] = Tensor.backward,
     no_sync: Callable[[bool], AbstractContextManager[Any]] | None = None,
     module: nn.Module | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `loss_of(tower(batch))` into the parameters; returns the loss and the embeddings, detached.
+) -> tuple[Tensor, Named]:
+    """Gradients of `loss_of(network(inputs))` into the parameters; returns the loss and the network's outputs, detached.
 
-    `micro_batch` items go through `tower` at once. `backward` is called with the loss (it may scale it); `no_sync(last)` gives
+    `micro_batch` items go through `network` at once. `backward` is called with the loss (it may scale it); `no_sync(last)` gives
     the context in which a micro-batch runs backward, so that processes talk once; `module` holds the batch norms.
     """
-    if micro_batch is None or micro_batch >= batch.shape[0]:
-        embeddings = tower(batch)
-        loss = loss_of(embeddings)
+    if micro_batch is None or micro_batch >= _length(inputs):
+        outputs = network(inputs)
+        loss = loss_of(outputs)
         backward(loss)
-        return loss.detach(), embeddings.detach()
-    chunks = batch.split(micro_batch)
+        return loss.detach(), {name: rows.detach() for name, rows in outputs.items()}
+    chunks = _split(inputs, micro_batch)
+    device = next(iter(inputs.values())).device
     states = []
     parts = []
     with torch.no_grad(), _kept_statistics(module):
         for chunk in chunks:
-            states.append(rng_state(batch.device))
-            parts.append(tower(chunk))
-    embeddings = torch.cat(parts).detach().requires_grad_()
-    loss = loss_of(embeddings)
+            states.append(rng_state(device))
+            parts.append(network(chunk))
+    outputs = {name: torch.cat([part[name] for part in parts]).detach().requires_grad_() for name in parts[0]}
+    loss = loss_of(outputs)
     backward(loss)
-    if embeddings.grad is None:
-        raise RuntimeError("the loss does not depend on the embeddings")
-    after = rng_state(batch.device)
-    gradients = embeddings.grad.split(micro_batch)
-    for index, (chunk, gradient, state) in enumerate(zip(chunks, gradients, states, strict=True)):
-        set_rng_state(state, batch.device)
-        with no_sync(index == len(chunks) - 1) if no_sync else _nothing():
-            out = tower(chunk)
-            out.backward(gradient.to(out.dtype))
-    set_rng_state(after, batch.device)
-    return loss.detach(), embeddings.detach()
+    given = {name: rows.grad for name, rows in outputs.items() if rows.grad is not None}
+    if not given:
+        raise RuntimeError("the loss does not depend on the network's outputs")
+    after = rng_state(device)
+    for index, (chunk, gradients, state) in enumerate(zip(chunks, _split(given, micro_batch), states, strict=True)):
+        set_rng_state(state, device)
+        with no_sync(index == len(chunks) - 1) if no_sync else nullcontext():
+            out = network(chunk)
+            torch.autograd.backward([out[name] for name in gradients], [g.to(out[name].dtype) for name, g in gradients.items()])
+    set_rng_state(after, device)
+    return loss.detach(), {name: rows.detach() for name, rows in outputs.items()}
+
+
+def _length(batch: Named) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _split(batch: Named, size: int) -> list[Named]:
+    return [{name: rows[i : i + size] for name, rows in batch.items()} for i in range(0, _length(batch), size)]
 
 
 def rng_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -72,11 +84,6 @@ def set_rng_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> 
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: CSV files, TensorBoard events, the curve as a picture; and the progress bar."""
+"""What a run leaves to look at: CSV files, TensorBoard events, the curve as a picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
-from vitlens.train.recipe import INSTALL, LogOptions
+from vitlens.train.options import INSTALL, LogOptions
 
-STEP_COLUMNS = ("step", "epoch", "loss", "lr", "logit_scale", "grad_norm", "items_per_second", "seconds")
 EVALUATION_COLUMNS = ("step", "epoch", "top1", "top5", "items", "skipped")
 
 
@@ -66,13 +65,14 @@ def _short(value: Any) -> Any:
 
 
 class Logs:
-    """The logs of the main process."""
+    """The logs of the main process; `columns` are the numbers of its own that a task logs at each step."""
 
-    def __init__(self, folder: Path, options: LogOptions, *, step: int) -> None:
+    def __init__(self, folder: Path, options: LogOptions, *, step: int, columns: Iterable[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = options
-        self.steps = CsvLog(folder / "log.csv", STEP_COLUMNS, step=step)
+        self._shown = ("loss", "lr", *columns, "grad_norm", "items_per_second")
+        self.steps = CsvLog(folder / "log.csv", ("step", "epoch", *self._shown, "seconds"), step=step)
         self.evaluations = CsvLog(folder / "evaluation.csv", EVALUATION_COLUMNS, step=step)
         self._events = _event_writer(folder / "tensorboard", step) if options.tensorboard else None
         self._drawn = 0.0
@@ -81,7 +81,7 @@ class Logs:
         """Note one step."""
         if row["step"] % self.options.every_steps == 0:
             self.steps.add(row)
-            self._to_tensorboard("train", row, ("loss", "lr", "logit_scale", "grad_norm", "items_per_second"))
+            self._to_tensorboard("train", row, self._shown)
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
         """Note one evaluation."""
@@ -154,37 +154,3 @@ def running_mean(values: Iterable[float], width: int) -> list[float]:
         total += value - (values[index - width] if index >= width else 0.0)
         means.append(total / min(index + 1, width))
     return means
-
-
-class ProgressBar:
-    """A progress bar on standard error, where that is a terminal."""
-
-    def __init__(self, *, show: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, disable=not (show and console.is_terminal))
-        self._tasks: dict[str, Any] = {}
-        self._progress.start()
-
-    def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total`."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
-        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
-
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._progress.stop()

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from vitlens.errors import MissingDependencyError, OptionError
-from vitlens.train.recipe import INSTALL, LoraOptions
+from vitlens.train.options import INSTALL
+from vitlens.train.recipe import LoraOptions
 from vitlens.vit import ViT
 
 

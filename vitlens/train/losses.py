@@ -1,4 +1,4 @@
-"""The contrastive loss to frozen anchors, over the items of all processes.
+"""Losses over the items of all processes: the contrastive one to frozen anchors, and what others are made of.
 
 Each process holds some rows of the global batch. It compares its rows with the rows of all, and the mean of the processes'
 losses is the loss of the whole batch (mean over its rows). Gathering passes gradients back to the process that owns a row, so
@@ -35,12 +35,6 @@ class LogitScale(nn.Module):
         """Bring the logarithm back into [0, ln max_scale]; done after every step."""
         self.log_scale.clamp_(0.0, self.limit)
 
-    def average_gradient(self) -> None:
-        """The mean of the processes' gradients; the network's own are averaged by what wraps it."""
-        if world()[1] > 1 and self.log_scale.grad is not None:
-            dist.all_reduce(self.log_scale.grad)
-            self.log_scale.grad /= world()[1]
-
     @property
     def value(self) -> float:
         """exp(log_scale)."""
@@ -70,28 +64,46 @@ def gather_rows(rows: Tensor) -> Tensor:
     return rows if world()[1] == 1 else _GatherRows.apply(rows)
 
 
-def clip_loss(a: Tensor, b: Tensor, scale: Tensor, *, ignore_duplicates: bool = False) -> Tensor:
+def average_gradients(loss: nn.Module) -> None:
+    """The mean of the processes' gradients of a loss's own parameters; the network's are averaged by what wraps it."""
+    for parameter in loss.parameters():
+        if world()[1] > 1 and parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world()[1]
+
+
+def clip_loss(a: Tensor, b: Tensor, scale: Tensor, *, same: Tensor | None = None, ignore_duplicates: bool = False) -> Tensor:
     """The symmetric CLIP loss of this process' rows a, b [n, E] (normalised) against the rows of all processes.
 
-    With `ignore_duplicates` rows of `b` that are equal are no negatives of each other: their logits are left out.
+    `same` [n, N] says which of all rows of `b` are as right as a row's own: each counts as much. With `ignore_duplicates` rows of
+    `b` that are equal are no negatives of each other: their logits are left out.
     """
     all_a, all_b = gather_rows(a), gather_rows(b)
     first = world()[0] * a.shape[0]
-    targets = torch.arange(first, first + a.shape[0], device=a.device)
+    own = torch.arange(first, first + a.shape[0], device=a.device)
+    targets = own if same is None else same.float() / same.sum(dim=1, keepdim=True)
     logits_a, logits_b = scale * (a @ all_b.T), scale * (b @ all_a.T)
     if ignore_duplicates:
-        same = (b.detach() @ all_b.detach().T) > 1 - 1e-6
-        same[torch.arange(len(targets), device=a.device), targets] = False
-        logits_a, logits_b = logits_a.masked_fill(same, float("-inf")), logits_b.masked_fill(same, float("-inf"))
+        equal = (b.detach() @ all_b.detach().T) > 1 - 1e-6
+        equal[torch.arange(len(own), device=a.device), own] = False
+        logits_a, logits_b = logits_a.masked_fill(equal, float("-inf")), logits_b.masked_fill(equal, float("-inf"))
     return (F.cross_entropy(logits_a, targets) + F.cross_entropy(logits_b, targets)) / 2
 
 
-def anchor_loss(sensor: Tensor, anchors: Mapping[str, Tensor], scale: Tensor, *, ignore_duplicates: bool = False) -> Tensor:
-    """The sum over the anchors of the CLIP loss between `sensor` [n, E] and each [n, E]; all normalised, in float32.
+class AnchorLoss(nn.Module):
+    """The sum over the anchors of the CLIP loss between the sensor's embeddings and each; all normalised, in float32.
 
     With image and text this is the loss of ViT-Lens-2 (arXiv 2311.16081); there is no image-text term.
     """
-    terms = [
-        clip_loss(sensor.float(), rows.float(), scale.float(), ignore_duplicates=ignore_duplicates) for rows in anchors.values()
-    ]
-    return torch.stack(terms).sum()
+
+    def __init__(self, scale: LogitScale, *, ignore_duplicates: bool = False) -> None:
+        super().__init__()
+        self.scale = scale
+        self.ignore_duplicates = ignore_duplicates
+
+    def forward(self, outputs: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> Tensor:
+        """`outputs`' "embedding" [n, E] and the anchors {name: [n, E]} of this process' items -> the loss."""
+        embedding, scale = outputs["embedding"].float(), self.scale().float()
+        return torch.stack(
+            [clip_loss(embedding, rows.float(), scale, ignore_duplicates=self.ignore_duplicates) for rows in anchors.values()]
+        ).sum()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vitlens.train.recipe import OptimizerOptions, ScheduleOptions
+from vitlens.train.options import OptimizerOptions, ScheduleOptions
 
 
 def has_decay(name: str, parameter: Tensor) -> bool:
@@ -43,13 +43,14 @@ def warmup_of(options: ScheduleOptions, total: int) -> int:
 
 
 def rate_at(step: int, total: int, lr: float, options: ScheduleOptions) -> float:
-    """The learning rate of step number `step` (from 0): linear warm-up from lr / warmup, then the cosine."""
+    """The learning rate of step number `step` (from 0): linear warm-up from lr / warmup, then (or with it) the cosine."""
     warmup = warmup_of(options, total)
+    begin = 0 if options.kind == "cosine_from_start" else warmup
     if step < warmup:
-        return lr * (step + 1) / warmup
-    if options.kind == "constant":
+        lr = lr * (step + 1) / warmup
+    if options.kind == "constant" or step < begin:
         return lr
-    share = (step - warmup) / max(1, total - warmup)
+    share = (step - begin) / max(1, total - begin)
     return lr * (options.final_share + (1 - options.final_share) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
@@ -62,15 +63,17 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class MovingAverage:
     """decay * average + (1 - decay) * weights, after every step; the average of parameters (and of running statistics)."""
 
-    def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, state: Mapping[str, Tensor], decay: float, *, warmup: bool = False) -> None:
         self.decay = decay
+        self.warmup = warmup
         self.state = {name: value.detach().clone() for name, value in state.items()}
 
     @torch.no_grad()
-    def update(self, state: Mapping[str, Tensor]) -> None:
-        """Take one more step's values in; what is no floating point number is copied."""
+    def update(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Take the values after step number `step` (from 0) in; what is no floating point number is copied."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         for name, value in state.items():
             if value.is_floating_point():
-                self.state[name].lerp_(value.detach().to(self.state[name].dtype), 1 - self.decay)
+                self.state[name].lerp_(value.detach().to(self.state[name].dtype), 1 - decay)
             else:
                 self.state[name].copy_(value)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from vitlens.display.table import Table
 from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.train.losses import LogitScale
 from vitlens.train.optimizer import has_decay
 from vitlens.train.recipe import Recipe, require
 from vitlens.train.start import anchor_name, anchor_spec, encoder_spec
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -41,20 +38,21 @@ class ParameterTable:
     trainable_parameters: int
     frozen_parameters: int
 
-    def to_rich(self) -> Table:
-        """The table for a terminal."""
-        from rich.table import Table
+    def table(self) -> Table:
+        """The table, with the sums of what trains and what does not."""
+        rows = [
+            (row.group, "trains" if row.trains else "frozen", _decay(row), f"{row.tensors:,}", f"{row.parameters:,}")
+            for row in self.rows
+        ]
+        sums = [("trains", "", "", f"{len(self.trainable):,}", f"{self.trainable_parameters:,}")]
+        sums += [("frozen", "", "", "", f"{self.frozen_parameters:,}")]
+        return Table(
+            ("group", "fate", "weight decay", "tensors", "parameters"), [*rows, *sums], numbers=("tensors", "parameters")
+        )
 
-        table = Table("group", "fate", "weight decay", box=None, pad_edge=False)
-        table.add_column("tensors", justify="right")
-        table.add_column("parameters", justify="right")
-        for row in self.rows:
-            fate = "trains" if row.trains else "frozen"
-            decay = ("yes" if row.decay else "no") if row.trains else ""
-            table.add_row(row.group, fate, decay, f"{row.tensors:,}", f"{row.parameters:,}")
-        table.add_row("trains", "", "", f"{len(self.trainable):,}", f"{self.trainable_parameters:,}", style="bold")
-        table.add_row("frozen", "", "", "", f"{self.frozen_parameters:,}", style="bold")
-        return table
+
+def _decay(row: Row) -> str:
+    return ("yes" if row.decay else "no") if row.trains else ""
 
 
 def parameter_table(recipe: Recipe) -> ParameterTable:

@@ -1,17 +1,13 @@
-"""Recipe: everything a training run is, as frozen dataclasses; written as YAML (see recipe_files.py)."""
+"""Recipe: everything the training of a lens is, as frozen dataclasses; written as YAML (see recipe_files.py)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vitlens.errors import OptionError
+from vitlens.train.options import Range, RunOptions, without
 from vitlens.vit import Trainable
-
-INSTALL = "pip install 'vitlens[train]'"
 
 
 @dataclass(frozen=True)
@@ -117,58 +113,9 @@ class LossOptions:
 
 
 @dataclass(frozen=True)
-class OptimizerOptions:
-    """AdamW; biases, norms and other tensors of one dimension have no weight decay, nor has logit_scale."""
+class Recipe(RunOptions):
+    """The training of a lens: what it is, what it is to agree with, on which data; and how the run goes."""
 
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    vit_lr_scale: float = 1.0
-    """Factor on the learning rate of what trains of the ViT."""
-    clip_norm: float | None = None
-    ema: float | None = None
-    """Decay of an exponential moving average of the weights, such as 0.999; the average is what is evaluated and saved."""
-
-
-@dataclass(frozen=True)
-class ScheduleOptions:
-    """Learning rate: linear warm-up, then a cosine to `final_share` of it, or constant."""
-
-    kind: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 10000
-    final_share: float = 0.0
-    epochs: int = 1
-    max_steps: int | None = None
-    """Ends the run (and the cosine) earlier."""
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """Checkpoints to resume from; one is written at the end of every epoch, too."""
-
-    every_steps: int | None = None
-    keep: int = 2
-    result: Literal["last", "best"] = "last"
-    """Which weights the result has: the last ones, or those of the best evaluation."""
-    patience: int | None = None
-    """Stop after so many evaluations without a better top-1."""
-
-
-@dataclass(frozen=True)
-class LogOptions:
-    """Logs, beside the CSV files, which are always written."""
-
-    every_steps: int = 1
-    tensorboard: bool = True
-    plot: bool = True
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training run. `batch_size` is the number of items in one optimiser step, over all processes."""
-
-    name: str = ""
     notes: list[str] = field(default_factory=list)
     """Where the numbers come from, and where they differ from there."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -176,102 +123,39 @@ class Recipe:
     data: DataOptions = field(default_factory=DataOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     loss: LossOptions = field(default_factory=LossOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
-    logs: LogOptions = field(default_factory=LogOptions)
-    batch_size: int = 64
-    micro_batch: int | None = None
-    """Items a process takes through the network at once; a larger batch is exact all the same (arXiv 2101.06983)."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
-    compile: bool = False
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
-    """How several processes (started with torchrun) share the work."""
-    sync_batchnorm: bool = True
-    """Batch statistics over all processes; on GPUs only."""
-    device: Literal["auto", "cpu"] = "auto"
-    deterministic: bool = False
-    """Refuse operations that differ from run to run (GPUs)."""
-    seed: int = 0
-    output: str | None = None
-    """Folder of the run; default runs/NAME."""
-
-    def __post_init__(self) -> None:
-        for key, value, low, high in _numbers(self):
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
-                raise OptionError(f"recipe {self.name}: {key} must be {low:g} to {high:g}, found {value!r}")
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(self.output or f"runs/{self.name}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON types."""
-        return _plain(self)
+        """The recipe as JSON types: what is trained first, then how."""
+        known = super().to_dict()
+        first = ("name", "notes", "model", "anchors", "data", "evaluation", "loss")
+        return {key: known[key] for key in dict.fromkeys((*first, *known))}
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must share with the interrupted one: all that decides the result, not where and how it runs."""
-        known = self.to_dict()
-        for key in ("notes", "output", "logs", "device", "parallel", "compile", "gradient_checkpointing"):
-            del known[key]
-        for section, keys in _FREE.items():
-            for key in keys:
-                del known[section][key]
-        return known
+        """What a resumed run must share with the interrupted one."""
+        return without(
+            super().identity(),
+            ("notes", "gradient_checkpointing"),
+            anchors=("weights", "cache", "cache_folder", "batch_size"),
+            data=("num_workers", "max_bad_share"),
+            evaluation=("batch_size",),
+        )
 
-
-_FREE = {
-    "anchors": ("weights", "cache", "cache_folder", "batch_size"),
-    "data": ("num_workers", "max_bad_share"),
-    "evaluation": ("batch_size",),
-    "checkpoints": ("every_steps", "keep", "result"),
-}
-
-
-def _numbers(recipe: Recipe) -> list[tuple[str, float | None, float, float]]:
-    """(key, value, smallest, largest) of every number with a range."""
-    optimizer, schedule, loss = recipe.optimizer, recipe.schedule, recipe.loss
-    most = float(1 << 40)
-    return [
-        ("batch_size", recipe.batch_size, 1, most),
-        ("micro_batch", recipe.micro_batch, 1, most),
-        ("seed", recipe.seed, 0, float(1 << 62)),
-        ("optimizer.lr", optimizer.lr, 0, 100),
-        ("optimizer.betas[0]", optimizer.betas[0], 0, 1),
-        ("optimizer.betas[1]", optimizer.betas[1], 0, 1),
-        ("optimizer.eps", optimizer.eps, 0, 1),
-        ("optimizer.weight_decay", optimizer.weight_decay, 0, 100),
-        ("optimizer.vit_lr_scale", optimizer.vit_lr_scale, 0, 100),
-        ("optimizer.clip_norm", optimizer.clip_norm, 1e-12, most),
-        ("optimizer.ema", optimizer.ema, 0, 1),
-        ("schedule.warmup_steps", schedule.warmup_steps, 0, most),
-        ("schedule.final_share", schedule.final_share, 0, 1),
-        ("schedule.epochs", schedule.epochs, 1, most),
-        ("schedule.max_steps", schedule.max_steps, 1, most),
-        ("loss.max_scale", loss.max_scale, 1, most),
-        ("loss.initial_scale", loss.initial_scale, 1, loss.max_scale),
-        ("data.max_bad_share", recipe.data.max_bad_share, 0, 1),
-        ("data.num_workers", recipe.data.num_workers, 0, 1024),
-        ("data.repeat", recipe.data.repeat, 1, most),
-        ("data.shard_window", recipe.data.shard_window, 1, most),
-        ("anchors.batch_size", recipe.anchors.batch_size, 1, most),
-        ("evaluation.every_epochs", recipe.evaluation.every_epochs, 1, most),
-        ("evaluation.batch_size", recipe.evaluation.batch_size, 1, most),
-        ("checkpoints.every_steps", recipe.checkpoints.every_steps, 1, most),
-        ("checkpoints.keep", recipe.checkpoints.keep, 1, most),
-        ("checkpoints.patience", recipe.checkpoints.patience, 1, most),
-        ("logs.every_steps", recipe.logs.every_steps, 1, most),
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    def ranges(self) -> list[Range]:
+        """Every number with a range."""
+        data, loss = self.data, self.loss
+        return [
+            *super().ranges(),
+            ("loss.max_scale", loss.max_scale, 1.0, None),
+            ("loss.initial_scale", loss.initial_scale, 1.0, loss.max_scale),
+            ("data.max_bad_share", data.max_bad_share, 0.0, 1),
+            ("data.num_workers", data.num_workers, 0, 1024),
+            ("data.repeat", data.repeat, 1, None),
+            ("data.shard_window", data.shard_window, 1, None),
+            ("anchors.batch_size", self.anchors.batch_size, 1, None),
+            ("evaluation.every_epochs", self.evaluation.every_epochs, 1, None),
+            ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
+        ]
 
 
 def require(recipe: Recipe) -> Recipe:

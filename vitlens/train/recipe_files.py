@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vitlens.errors import MissingDependencyError, OptionError
-from vitlens.train.recipe import INSTALL, LoraOptions, Recipe
+from vitlens.train.options import INSTALL, RunOptions
+from vitlens.train.recipe import LoraOptions, Recipe
 
 
 def shipped_recipes() -> list[str]:
@@ -44,9 +45,9 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, set: Iter
         raise OptionError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
 
 
-def recipe_yaml(recipe: Recipe) -> str:
-    """A recipe as YAML, every field written out."""
-    return omegaconf().to_yaml(omegaconf().create(recipe.to_dict()))
+def recipe_yaml(options: RunOptions) -> str:
+    """A recipe, or the options of another run, as YAML, every field written out."""
+    return omegaconf().to_yaml(omegaconf().create(options.to_dict()))
 
 
 def _text_of(source: str | os.PathLike[str]) -> str:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vitlens.errors import OptionError
 from vitlens.processes import from_all, world
 from vitlens.train.gradcache import rng_state, set_rng_state
-from vitlens.train.items import BadItems
-from vitlens.train.losses import LogitScale
 from vitlens.train.optimizer import MovingAverage
-from vitlens.train.tower import Parallel, live_state, load_optimizer_state, optimizer_state, put_back, whole_copies
+from vitlens.train.parallel import Parallel, whole
+from vitlens.train.task import Task
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run has come."""
 
     step: int = 0
@@ -35,25 +35,23 @@ class Progress:
 
 
 class RunState:
-    """Weights, temperature, optimiser, moving average, random generators and progress."""
+    """Weights, the loss's own ones, optimiser, moving average, random generators and progress."""
 
-    def __init__(
-        self, parallel: Parallel, scale: LogitScale, optimizer: Any, average: MovingAverage | None, bad: BadItems, scaler: Any
-    ) -> None:
-        self.parallel = parallel
-        self.weights = live_state(parallel.tower.encoder)
-        """The live weights that training changes, by name in the encoder."""
-        self.scale = scale
+    def __init__(self, task: Task[Any], parallel: Parallel, optimizer: Any, scaler: Any) -> None:
+        options = task.options.optimizer
+        self.device = parallel.device
+        self.weights = live_state(parallel.network)
+        """The live weights that training changes, by name in the network."""
+        self.loss = live_state(task.loss)
         self.optimizer = optimizer
-        self.average = average
-        self.bad = bad
+        self.average = MovingAverage(self.weights, options.ema, warmup=options.ema_warmup) if options.ema is not None else None
+        self.bad = task.bad
         self.scaler = scaler
-        self.progress = Progress()
+        self.progress = RunProgress()
 
-    def result(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Copies of (weights, log_scale) as they would be used: averaged, where there is an average."""
-        weights = whole_copies(self.average.state if self.average is not None else self.weights)
-        return weights, self.scale.log_scale.detach().cpu().clone()
+    def result(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Copies of the weights of network and loss as they would be used: averaged, where there is an average."""
+        return whole_copies(self.average.state if self.average is not None else self.weights), whole_copies(self.loss)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -73,20 +71,19 @@ class RunState:
         self.progress.bad, self.progress.seen = dict(self.bad.reasons), self.bad.seen
         return {
             "progress": dict(vars(self.progress)),
-            "encoder": whole_copies(self.weights),
-            "log_scale": self.scale.log_scale.detach().cpu().clone(),
+            "network": whole_copies(self.weights),
+            "loss": whole_copies(self.loss),
             "optimizer": optimizer_state(self.optimizer),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "average": None if self.average is None else whole_copies(self.average.state),
-            "generators": from_all([rng_state(self.parallel.device)]),
+            "generators": from_all([rng_state(self.device)]),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
         """The inverse of `to_checkpoint`; another number of processes goes on with fresh random generators."""
-        self.progress = Progress(**saved["progress"])
-        put_back(self.weights, saved["encoder"])
-        with torch.no_grad():
-            self.scale.log_scale.copy_(saved["log_scale"])
+        self.progress = RunProgress(**saved["progress"])
+        put_back(self.weights, saved["network"])
+        put_back(self.loss, saved["loss"])
         load_optimizer_state(self.optimizer, saved["optimizer"])
         if self.scaler is not None and saved["scaler"] is not None:
             self.scaler.load_state_dict(saved["scaler"])
@@ -95,4 +92,62 @@ class RunState:
         self.bad.reasons, self.bad.seen = dict(self.progress.bad), self.progress.seen
         rank, count = world()
         if len(saved["generators"]) == count:
-            set_rng_state(saved["generators"][rank], self.parallel.device)
+            set_rng_state(saved["generators"][rank], self.device)
+
+
+def live_state(module: nn.Module) -> dict[str, Tensor]:
+    """What training changes: trainable parameters and running statistics, by name; the tensors themselves."""
+    kept = set(module.state_dict())
+    state = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return {**state, **{name: b for name, b in module.named_buffers() if name in kept}}
+
+
+def whole_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that later steps do not touch."""
+    return {name: whole(value).cpu().clone() for name, value in state.items()}
+
+
+@torch.no_grad()
+def put_back(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Write saved values into live tensors, sharded or not.
+
+    Raises:
+        OptionError: other names.
+    """
+    odd = sorted(set(live) ^ set(saved))
+    if odd:
+        raise OptionError(f"the checkpoint is of another network: {', '.join(odd[:6])}")
+    for name, value in live.items():
+        value.copy_(_like(saved[name], value))
+
+
+def _like(saved: Tensor, live: Tensor) -> Tensor:
+    """`saved` cut as `live` is."""
+    if not hasattr(live, "full_tensor"):
+        return saved
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded = cast(Any, live)
+    return distribute_tensor(saved.to(live.device), sharded.device_mesh, sharded.placements)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state with whole tensors on the CPU."""
+    state = optimizer.state_dict()
+    return {
+        "state": {
+            index: {key: whole(value).cpu().clone() if isinstance(value, Tensor) else value for key, value in entry.items()}
+            for index, entry in state["state"].items()
+        },
+        "param_groups": [dict(group) for group in state["param_groups"]],
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """The inverse of `optimizer_state`."""
+    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        index: {key: _like(v, parameters[index]) if key.startswith("exp_avg") else v for key, v in entry.items()}
+        for index, entry in saved["state"].items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

@@ -12,17 +12,8 @@ from typing import Any
 
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.train import Recipe
-from vitlens.train.recipe import (
-    AnchorOptions,
-    CheckpointOptions,
-    DataOptions,
-    EvaluationOptions,
-    LogOptions,
-    LossOptions,
-    ModelOptions,
-    OptimizerOptions,
-    ScheduleOptions,
-)
+from vitlens.train.options import CheckpointOptions, LogOptions, OptimizerOptions, ScheduleOptions
+from vitlens.train.recipe import AnchorOptions, DataOptions, EvaluationOptions, LossOptions, ModelOptions
 from vitlens.vit import Trainable
 
 LENSES: dict[str, ModelOptions] = {

@@ -26,7 +26,7 @@ from vitlens.cli.console import remark
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens, load
-from vitlens.train import Recipe, Trainer
+from vitlens.train import LensTask, Recipe, Trainer
 from vitlens.train.start import assembled
 
 NAME = "vitlens-toybox"
@@ -174,7 +174,7 @@ class _Run:
             train = draw(self.home / "drawn", self.world, "train", self.recipe.objects, ["image", sensor], workers=self.workers)
             held = draw(self.home / "drawn", self.world, "validation", VALIDATION, ["image", sensor], workers=self.workers)
             rows = Rows(train, sensor), Rows(held, sensor)
-            Trainer(recipe, model=clip, train=rows[0], evaluation=rows[1]).run()
+            Trainer(LensTask(recipe, model=clip, train=rows[0], evaluation=rows[1])).run()
 
         return self._model_in(recipe.folder / "model", recipe.name, train)
 
