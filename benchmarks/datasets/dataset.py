@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from vitlens import checks
 from vitlens.benchmarks.datasets.card import FOLDER, DatasetCard
 from vitlens.errors import OptionError
 
@@ -83,8 +84,7 @@ class Dataset(ABC):
         Raises:
             OptionError: there is none.
         """
-        if split not in self.card.splits:
-            raise OptionError(f"{self.card.name}: no split {split!r}; it has {', '.join(self.card.splits)}")
+        checks.known(f"{self.card.name}: no split", [split], self.card.splits)
         return split
 
 
@@ -120,8 +120,7 @@ def get_dataset(name: str) -> Dataset:
         OptionError: no such dataset.
     """
     _import_all()
-    if name not in _REGISTRY:
-        raise OptionError(f"unknown dataset {name!r}; known: {', '.join(sorted(_REGISTRY))}")
+    checks.known("unknown dataset", [name], sorted(_REGISTRY))
     return _REGISTRY[name]()
 
 

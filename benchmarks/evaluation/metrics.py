@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitlens import checks
 from vitlens.errors import MissingDependencyError, OptionError
 
 Protocol = Literal["default", "paper"]
@@ -57,9 +58,7 @@ def checked_protocol(name: str) -> Protocol:
     Raises:
         OptionError: it is not.
     """
-    if name not in PROTOCOLS:
-        raise OptionError(f"protocol must be {' or '.join(PROTOCOLS)}, found {name!r}")
-    return name  # type: ignore[return-value]
+    return cast(Protocol, checks.one_of("protocol", name, PROTOCOLS))
 
 
 def class_vectors_of(prompts: Tensor) -> Tensor:

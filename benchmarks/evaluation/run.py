@@ -17,6 +17,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
+from vitlens import checks
 from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
 from vitlens.benchmarks.evaluation import probe
 from vitlens.benchmarks.evaluation.embeddings import Embedder, OnError, Progress
@@ -64,12 +65,10 @@ class Settings:
     def __post_init__(self) -> None:
         checked_protocol(self.protocol)
         for name, allowed in (("task", TASKS), ("on_error", ("raise", "skip")), ("dtype", tuple(DTYPES))):
-            if getattr(self, name) not in allowed:
-                raise OptionError(f"{name} must be {', '.join(allowed)}, found {getattr(self, name)!r}")
+            checks.one_of(name, getattr(self, name), allowed)
         for name in ("shots", "draws", "limit", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be 1 or more, found {value}")
+            if name != "limit" or self.limit is not None:
+                checks.whole(name, getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_a_wrong_root_is_told_by_check_and_by_items(card: DatasetCard, tmp_path:
         with pytest.raises(InputError) as caught:
             dataset.items(root, card.default_split)
         assert str(root) in caught.value.source and caught.value.accepted
-    with pytest.raises(OptionError, match=f"{card.name}: no split 'nonsense'; it has {next(iter(card.splits))}"):
+    with pytest.raises(OptionError, match=f"{card.name}: no split 'nonsense'; known: {next(iter(card.splits))}"):
         dataset.items(tmp_path, "nonsense")
 
 

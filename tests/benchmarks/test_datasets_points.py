@@ -80,7 +80,7 @@ def test_modelnet40_names_an_unknown_class_and_an_unknown_split(tmp_path: Path) 
     (root / "modelnet40_test.txt").write_text("airplane_0627\nzeppelin_0001\n")
     with pytest.raises(InputError, match=r"modelnet40_test\.txt, line 2.*'zeppelin'.*40 classes"):
         get_dataset("modelnet40").items(root, "test")
-    with pytest.raises(OptionError, match="no split 'val'; it has test, train"):
+    with pytest.raises(OptionError, match="no split 'val'; known: test, train"):
         get_dataset("modelnet40").items(root, "val")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vitlens import checks
 from vitlens.benchmarks.toybox.sensors import brain, sound
 from vitlens.benchmarks.toybox.sensors.brain import watch
 from vitlens.benchmarks.toybox.sensors.picture import picture
@@ -21,7 +22,6 @@ from vitlens.benchmarks.toybox.sensors.touch import touch
 from vitlens.benchmarks.toybox.sensors.views import depth, scan
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.benchmarks.toybox.world.stage import BASELINE, Stage, focal_length
-from vitlens.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Detail:
 
     def __post_init__(self) -> None:
         for name in ("picture", "depth", "touch", "points"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-                raise OptionError(f"toybox: {name} must be a whole number of 1 or more, found {value!r}")
+            checks.whole(f"toybox: {name}", getattr(self, name), least=1, most=100_000)
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ def checked_sensors(names: Iterable[str] | None) -> tuple[str, ...]:
         OptionError: no such sensor.
     """
     wanted = set(SENSORS if names is None else names)
-    if unknown := wanted - set(SENSORS):
-        raise OptionError(f"toybox: unknown sensors {', '.join(sorted(unknown))}; known: {', '.join(SENSORS)}")
+    checks.known("toybox: unknown sensors", sorted(wanted), SENSORS)
     return tuple(name for name in SENSORS if name in wanted)
 
 

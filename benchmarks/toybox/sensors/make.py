@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vitlens import checks
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail, checked_sensors, observe
 from vitlens.benchmarks.toybox.sensors.workers import each
 from vitlens.benchmarks.toybox.world.objects import SPLITS, Split, ToyObject, World
@@ -34,10 +35,8 @@ def split_sizes(objects: int | Mapping[str, int], world: World) -> dict[Split, i
         clip_only = round(each * len(world.shapes("clip_only")))
         objects = {"train": objects, "clip_only": clip_only, **dict.fromkeys(SPLITS[2:], objects // 10)}
     for split, count in objects.items():
-        if split not in SPLITS:
-            raise OptionError(f"toybox: unknown split {split!r}; known: {', '.join(SPLITS)}")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise OptionError(f"toybox: the number of objects must be a whole number of 0 or more, found {count!r} for {split}")
+        checks.known("toybox: unknown split", [split], SPLITS)
+        checks.whole(f"toybox: the number of objects in {split}", count, least=0)
     return {split: objects[split] for split in SPLITS if objects.get(split)}
 
 

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
+from vitlens import checks
 from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
@@ -98,14 +99,11 @@ class World:
     """Materials per shape that are kept for "unseen_pairs"."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise OptionError(f"toybox: seed must be a whole number of 0 or more, found {self.seed!r}")
-        if unknown := set(self.clip_only) - set(SHAPE_NAMES):
-            raise OptionError(f"toybox: unknown shapes {', '.join(sorted(unknown))}; known: {', '.join(SHAPE_NAMES)}")
+        checks.whole("toybox: seed", self.seed, least=0)
+        checks.known("toybox: unknown shapes", self.clip_only, SHAPE_NAMES)
         if len(set(self.clip_only)) == len(SHAPE_NAMES):
             raise OptionError("toybox: clip_only must leave some shapes for the lenses")
-        if not 0 < self.held_out < len(MATERIAL_NAMES):
-            raise OptionError(f"toybox: held_out must be 1 to {len(MATERIAL_NAMES) - 1}, found {self.held_out!r}")
+        checks.whole("toybox: held_out", self.held_out, least=1, most=len(MATERIAL_NAMES) - 1)
 
     @cached_property
     def _pairs(self) -> dict[str, dict[str, list[str]]]:
@@ -172,6 +170,5 @@ class World:
 
 
 def _checked(split: str) -> str:
-    if split not in SPLITS:
-        raise OptionError(f"toybox: unknown split {split!r}; known: {', '.join(SPLITS)}")
+    checks.known("toybox: unknown split", [split], SPLITS)
     return split
