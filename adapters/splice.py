@@ -20,10 +20,11 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from vitlens.checks import one_of
 from vitlens.encoder import EncoderSpec, LensEncoder
-from vitlens.errors import HostError, InputError, ModalityError, OptionError
+from vitlens.errors import HostError, InputError, ModalityError
 from vitlens.fingerprint import ViTFingerprint, fingerprint
-from vitlens.model import ViTLens, load
+from vitlens.model import ViTLens
 from vitlens.sources import name_of
 from vitlens.towers import from_huggingface
 from vitlens.vit import FrozenViT, Trainable
@@ -134,8 +135,7 @@ class HostTower:
         positions: Positions = "strict",
         as_vit: Callable[[Any], FrozenViT] | None = None,
     ) -> None:
-        if positions not in get_args(Positions):
-            raise OptionError(f"positions must be one of {', '.join(get_args(Positions))}, found {positions!r}")
+        one_of("positions", positions, get_args(Positions))
         self.vision, self.as_vit = vision, as_vit or from_huggingface
         self.name = name
         self.positions = positions
@@ -228,30 +228,6 @@ class HostTower:
                 f"{count} tokens, but the ViT of {self.name} has positions for {vit.patches}; take a lens with {vit.patches} "
                 'latents, or positions="interpolate"'
             )
-
-
-def lens_streams(lenses: Mapping[str, ViTLens | LensStream | str]) -> dict[str, LensStream]:
-    """Streams by name: of models, of names or folders that `vitlens.load` knows, or as they are.
-
-    The name is the modality; of a model with a single lens it may be any ("point_cloud_left").
-
-    Raises:
-        ModalityError, ModelError: as `vitlens.load`.
-    """
-    streams: dict[str, LensStream] = {}
-    for name, lens in lenses.items():
-        if isinstance(lens, str):
-            lens = load(lens, modalities=[name])
-        if not isinstance(lens, ViTLens | LensStream):
-            raise OptionError(f"lenses[{name!r}] must be a ViTLens, a LensStream or a model's name, found {type(lens).__name__}")
-        streams[name] = lens if isinstance(lens, LensStream) else LensStream.from_model(lens, _sensor(lens, name))
-    return streams
-
-
-def _sensor(model: ViTLens, name: str) -> str:
-    """Which sensor of a model a stream of this name is: the only one, or the one of the same name."""
-    sensors = [encoder.modality for encoder in model.spec.encoders]
-    return sensors[0] if len(sensors) == 1 else name
 
 
 def _first_blocks(vit: FrozenViT, count: int) -> FrozenViT:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
+from vitlens.checks import one_of
 from vitlens.errors import HostError, OptionError
 
 ChatFormat = Literal["auto", "llava-1.5", "none"]
@@ -15,8 +16,7 @@ Turn = tuple[str, str]
 
 def check_chat_format(chat_format: str) -> None:
     """Raises OptionError for an unknown format."""
-    if chat_format not in get_args(ChatFormat):
-        raise OptionError(f"chat_format must be one of {', '.join(get_args(ChatFormat))}, found {chat_format!r}")
+    one_of("chat_format", chat_format, get_args(ChatFormat))
 
 
 def place_streams(

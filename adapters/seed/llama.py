@@ -16,24 +16,23 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.host_files import HostFiles, find_host, load_host
+from vitlens.adapters.lenses import Lenses
 from vitlens.adapters.running import memory
 from vitlens.adapters.seed.conversation import Generation, History, Part, Reply, Template, Turn, checked_text, template_named
 from vitlens.adapters.seed.grammar import ImageVocabulary
 from vitlens.adapters.seed.language import SeedLanguage
 from vitlens.adapters.seed.pixels import CARD, unclip_decoder
-from vitlens.adapters.seed.quantizer import Fuse, SeedQuantizer
+from vitlens.adapters.seed.quantizer import SeedQuantizer
 from vitlens.adapters.seed.senses import Senses, Thing
-from vitlens.adapters.splice import LensStream
 from vitlens.devices import chosen_device
 from vitlens.errors import HostError, InputError, MissingDependencyError, OptionError
-from vitlens.model import ViTLens
 from vitlens.sources import name_of
 
 Message = str | Thing | Sequence[str | Thing]
@@ -58,25 +57,15 @@ class SeedLlamaAdapter:
         model: Any,
         tokenizer: Any,
         quantizer: SeedQuantizer,
-        lenses: Mapping[str, ViTLens | LensStream | str] | None = None,
+        lenses: Lenses | None = None,
         template: str | Template | None = None,
         pixels: Any = None,
-        fuse: Fuse = "qformer",
-        positions: Literal["strict", "interpolate"] = "strict",
-        allow_other_vit: bool = False,
-        video_frames: int = 4,
+        **sensing: Any,
     ) -> None:
         self.template: Template = template_named(template, str(getattr(model.config, "_name_or_path", "") or ""))
         self.vocabulary = ImageVocabulary.from_tokenizer(tokenizer, codes=quantizer.codes, length=quantizer.queries)
         self.language = SeedLanguage(model, tokenizer, self.vocabulary)
-        self.senses = Senses(
-            quantizer,
-            lenses,
-            fuse=fuse,
-            positions=positions,
-            allow_other_vit=allow_other_vit,
-            video_frames=video_frames,
-        )
+        self.senses = Senses(quantizer, lenses, **sensing)
         self.pixels = None if pixels is None else unclip_decoder(pixels, quantizer.space)
         self.tokenizer, self.quantizer = tokenizer, quantizer
 
@@ -88,7 +77,7 @@ class SeedLlamaAdapter:
         quantizer: SeedQuantizer | str,
         tokenizer: str | None = None,
         vit: str | None = None,
-        lenses: Mapping[str, ViTLens | LensStream | str] | None = None,
+        lenses: Lenses | None = None,
         template: str | None = None,
         pixels: Any = None,
         dtype: torch.dtype | None = None,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from vitlens.adapters.lenses import Lenses, check_streams, plugged_in
 from vitlens.adapters.running import evaluating, memory
 from vitlens.adapters.seed.quantizer import Fuse, SeedQuantizer
-from vitlens.adapters.splice import LensStream, LensTokens, lens_streams
-from vitlens.errors import InputError, ModalityError, OptionError
+from vitlens.adapters.splice import LensTokens, Positions
+from vitlens.checks import one_of
+from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
-from vitlens.model import ViTLens
 from vitlens.sources import is_array, name_of
 
 ALONE = ("codes", "video")
@@ -37,23 +38,18 @@ class Senses:
     def __init__(
         self,
         quantizer: SeedQuantizer,
-        lenses: Mapping[str, ViTLens | LensStream | str] | None = None,
+        lenses: Lenses | None = None,
         *,
         fuse: Fuse = "qformer",
-        positions: Literal["strict", "interpolate"] = "strict",
+        positions: Positions = "strict",
         allow_other_vit: bool = False,
         video_frames: int = 4,
     ) -> None:
-        for name in ("image", *ALONE):
-            if name in (lenses or {}):
-                raise OptionError(f"lens {name!r}: the SEED tokenizer takes {name} itself; give the lens another name")
-        if fuse not in ("qformer", "vit"):
-            raise OptionError(f'fuse must be "qformer" or "vit", found {fuse!r}')
+        one_of("fuse", fuse, get_args(Fuse))
         self.quantizer = quantizer
         self.fuse = fuse
         self.tower = quantizer.tower(positions=positions)
-        self.lenses = lens_streams(lenses or {})
-        self.tower.check(*self.lenses.values(), allow_other_vit=allow_other_vit)
+        self.lenses = plugged_in(self.tower, lenses, taken=("image", *ALONE), allow_other_vit=allow_other_vit)
         self._video = get_modality("video", frames=video_frames)
 
     @property
@@ -86,10 +82,7 @@ class Senses:
         if not isinstance(thing, Mapping) or not thing:
             accepted = f"{{stream: item}} with one of {', '.join(self.streams)}, or codes as a tensor"
             raise InputError(name_of(thing), "not a thing that was sensed", accepted)
-        for name in thing:
-            if name not in self.streams:
-                known = ", ".join(self.streams)
-                raise ModalityError(f"no stream {name!r}: there is {known}; another one needs a lens (lenses={{{name!r}: ...}})")
+        check_streams(thing, self.streams)
         alone = next((name for name in ALONE if name in thing), None)
         if alone and len(thing) > 1:
             raise OptionError(

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import vitlens
-from vitlens.adapters.splice import HostTower, LensStream, LensTokens, lens_streams
+from vitlens.adapters.lenses import lens_streams
+from vitlens.adapters.splice import HostTower, LensStream, LensTokens
 from vitlens.benchmarks.toybox.training.huggingface import blip_vision, clip_vision
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import HostError, InputError, ModalityError, OptionError
@@ -140,7 +141,7 @@ def test_width_and_number_of_tokens_are_checked(tower: HostTower) -> None:
         tower.hidden(LensTokens(torch.randn(1, 64, 100)))
     bent = HostTower(tower.view, name=tower.name, positions="interpolate")
     assert bent.hidden(LensTokens(torch.randn(1, 49, 192))).shape == (1, 50, 192)
-    with pytest.raises(OptionError, match="strict, interpolate"):
+    with pytest.raises(OptionError, match="strict or interpolate"):
         HostTower(tower.view, name="x", positions="stretch")  # type: ignore[arg-type]
 
 

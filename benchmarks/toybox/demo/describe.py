@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.adapters.chat.instructblip import InstructBlipAdapter, Look
+from vitlens.adapters.chat.instructblip import InstructBlipAdapter
+from vitlens.adapters.chat.qformer import Look
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn
 from vitlens.benchmarks.toybox.training.clip import PICTURE
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host

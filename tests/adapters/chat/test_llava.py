@@ -296,7 +296,7 @@ def test_misfits_are_refused_by_name() -> None:
         assert lenient.soft_tokens({"point_cloud": tiny_hosts.clouds(1)})["point_cloud"].shape == (1, 20, 32)
     with pytest.raises(HostError, match="no image token"):
         LlavaAdapter(model, **{**parts, "tokenizer": tiny_hosts.subword_tokenizer()})
-    with pytest.raises(OptionError, match=r"auto, llava-1\.5, none, found 'chatml'"):
+    with pytest.raises(OptionError, match=r"auto, llava-1\.5 or none, found 'chatml'"):
         LlavaAdapter(model, **parts, chat_format="chatml")  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"found InstructBlipForConditionalGeneration \(instructblip\)"):
         LlavaAdapter(tiny_hosts.instructblip()[0], **parts)
