@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitlens.adapters.running import memory
 from vitlens.devices import chosen_device
@@ -133,10 +134,12 @@ def load_host(
     device_map: Any = None,
     load_in_8bit: bool = False,
     plain: tuple[str, ...] = (),
+    unused: Callable[[Any], Iterable[nn.Parameter]] | None = None,
 ) -> Any:
     """The host model in evaluation mode, on the best device (or as `device_map` says).
 
     `dtype` None is bfloat16 on CUDA and float32 elsewhere. With `load_in_8bit` all but the modules in `plain` is quantised.
+    `unused` gives those parameters of a model that the adapter never runs: files may lack them.
 
     Raises:
         ModelError: weights that cannot be had or read, or that lack parameters of the model.
@@ -155,13 +158,14 @@ def load_host(
     advice = "load it with load_in_8bit=True, with device_map='auto' (parts on the CPU), or on the CPU with device_map='cpu'"
     with memory(f"{files.name} on {device}", advice):
         model, told = files.load(cls, output_loading_info=True, **options)
-        _check_complete(files.name, model, told["missing_keys"])
+        _check_complete(files.name, model, told["missing_keys"], unused(model) if unused else ())
         return model.eval() if device_map is not None else model.eval().to(device)
 
 
-def _check_complete(name: str, model: Any, missing: Iterable[str]) -> None:
-    """Raises ModelError for parameters that no file had: transformers would leave them random."""
-    lost = sorted(set(missing) & {key for key, _ in model.named_parameters()})
+def _check_complete(name: str, model: Any, missing: Iterable[str], unused: Iterable[nn.Parameter]) -> None:
+    """Raises ModelError for parameters that no file had and that are run: transformers would leave them random."""
+    idle = {id(parameter) for parameter in unused}
+    lost = sorted(set(missing) & {key for key, parameter in model.named_parameters() if id(parameter) not in idle})
     if lost:
         some = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
         raise ModelError(f"{name}: its weights lack {some}, which would be random: is the download complete?")

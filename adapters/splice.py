@@ -13,6 +13,7 @@ lens brings those parts along, and the host's ViT takes over behind them.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -89,7 +90,7 @@ class LensStream(nn.Module):
     def _brings(self, part: str) -> bool:
         if self.own is None:
             return False
-        return not part.startswith("blocks.") or int(part.partition(".")[2]) < len(self.own.blocks)
+        return _block(part) < len(self.own.blocks)
 
     def read(self, items: Sequence[Any], options: Mapping[str, Any] | None = None) -> Tensor:
         """Sensor files, arrays or Samples -> a preprocessed batch [b, ...] (or [b, views, ...]) on the stream's device.
@@ -124,7 +125,8 @@ class HostTower:
     """A host's ViT. It is looked at anew in every use, so the host may be moved, cast or hooked at any time.
 
     `vision` gives the host's module: a vision tower of transformers, a FrozenViT, or whatever `as_vit` makes one of. What of it
-    trains is its owner's affair and left as it is.
+    trains is its owner's affair and left as it is. `blocks` is how many blocks the host runs at most (None: all): what lies
+    behind them may be anything.
     """
 
     def __init__(
@@ -134,11 +136,13 @@ class HostTower:
         name: str,
         positions: Positions = "strict",
         as_vit: Callable[[Any], FrozenViT] | None = None,
+        blocks: int | None = None,
     ) -> None:
         one_of("positions", positions, get_args(Positions))
         self.vision, self.as_vit = vision, as_vit or from_huggingface
         self.name = name
         self.positions = positions
+        self.blocks = blocks
 
     def view(self) -> FrozenViT:
         """The ViT as it is now, sharing all tensors with the host."""
@@ -170,8 +174,11 @@ class HostTower:
                 self._check_weights(stream, stream.fingerprint, _renumbered(mine, stream.skipped))
 
     def _check_weights(self, stream: LensStream, theirs: ViTFingerprint, mine: ViTFingerprint) -> None:
-        # A host may have dropped the last blocks, behind those that it takes its features from (LAVIS does).
-        needed = [part for part in stream.frozen_parts if part in mine.parts or not part.startswith("blocks.")]
+        # A host may have dropped the last blocks, behind those that it takes its features from (LAVIS does), or never run them.
+        last = math.inf if self.blocks is None else self.blocks - stream.skipped
+        needed = [
+            part for part in stream.frozen_parts if (part in mine.parts and _block(part) < last) or not part.startswith("blocks.")
+        ]
         wrong = theirs.differing(mine, needed)
         if wrong:
             far = theirs.distance(mine, wrong)
@@ -241,12 +248,17 @@ def _first_blocks(vit: FrozenViT, count: int) -> FrozenViT:
     return view
 
 
+def _block(part: str) -> int:
+    """The number of the block that a part of a fingerprint is; -1 for what comes before the blocks."""
+    return int(part.partition(".")[2]) if part.startswith("blocks.") else -1
+
+
 def _renumbered(found: ViTFingerprint, skipped: int) -> ViTFingerprint:
     """The fingerprint as a lens that skips the first blocks counts them."""
     if not skipped:
         return found
-    parts = {name: value for name, value in found.parts.items() if not name.startswith("blocks.")}
-    blocks = {int(name.partition(".")[2]): value for name, value in found.parts.items() if name.startswith("blocks.")}
+    parts = {name: value for name, value in found.parts.items() if _block(name) < 0}
+    blocks = {_block(name): value for name, value in found.parts.items()}
     return ViTFingerprint(parts | {f"blocks.{n - skipped}": value for n, value in blocks.items() if n >= skipped})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -98,7 +98,7 @@ class ChatHost(ABC):
         if any(parameter.is_meta for parameter in vision().parameters()):
             raise HostError("the host's ViT is offloaded: lenses need it in memory; keep it on a device in device_map")
         self.name = type(model).__name__
-        self.tower = HostTower(vision, name=self.name, positions=positions)
+        self.tower = HostTower(vision, name=self.name, positions=positions, blocks=self._depth(model))
         self.lenses: dict[str, LensStream] = plugged_in(self.tower, lenses, taken=BUILT_IN, allow_other_vit=allow_other_vit)
         self._pictures = {"image": get_modality("image"), "video": get_modality("video", frames=video_frames)}
         self.language = ChatLanguage(self._language, tokenizer, name=self.name, parts=lambda: [model, *self.lenses.values()])
@@ -132,7 +132,7 @@ class ChatHost(ABC):
 
         kind = getattr(transformers, cls.model_class)
         placed = {"dtype": dtype, "device_map": device_map, "load_in_8bit": load_in_8bit}
-        model = load_host(files, kind, plain=cls.never_quantised, **placed)
+        model = load_host(files, kind, plain=cls.never_quantised, unused=cls._unused, **placed)
         return cls(model, **parts, lenses=lenses, **options)
 
     @classmethod
@@ -150,6 +150,11 @@ class ChatHost(ABC):
 
         return {"tokenizer": files.load(AutoTokenizer), "image_processor": files.load(AutoImageProcessor)}
 
+    @classmethod
+    def _unused(cls, model: Any) -> Iterable[nn.Parameter]:
+        """Parameters of a model that are never run here."""
+        return ()
+
     @property
     def streams(self) -> list[str]:
         """Names of the inputs that this host takes."""
@@ -159,6 +164,11 @@ class ChatHost(ABC):
     def device(self) -> torch.device:
         """Where the host's ViT is. Lenses compute where they are; their tokens come here."""
         return next(self._vision().parameters()).device
+
+    @classmethod
+    def _depth(cls, model: Any) -> int | None:
+        """How many blocks of the ViT the host runs at most; None: all."""
+        return None
 
     @abstractmethod
     def _language(self) -> Any:

@@ -9,16 +9,16 @@ features from, the projector and the language model do the rest. The lens must h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlens.adapters.chat.host import ChatHost, Inputs, Plugging, ReadOptions, naming
 from vitlens.adapters.chat.llava_prompt import ChatFormat, Turn, check_chat_format, conversation, place_streams
-from vitlens.adapters.splice import LensTokens
+from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.errors import HostError
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ class LlavaAdapter(ChatHost):
     def _language(self) -> Any:
         return self.model
 
+    @classmethod
+    def _unused(cls, model: Any) -> Iterable[nn.Parameter]:
+        """What of the ViT lies behind the layers that features are taken from: last blocks, final norm, pooling."""
+        vit = HostTower(lambda: model.model.vision_tower, name="LLaVA").view()
+        behind = [*vit.blocks[cls._depth(model) :], vit.norm_post, vit.head, vit.pooler]
+        return [parameter for part in behind if isinstance(part, nn.Module) for parameter in part.parameters()]
+
+    @classmethod
+    def _depth(cls, model: Any) -> int:
+        return max(_blocks_before(model.config.vision_feature_layer, model.config.vision_config.num_hidden_layers))
+
     def soft_tokens(self, inputs: Inputs, *, read_options: ReadOptions | None = None) -> dict[str, Tensor]:
         """Stream -> what stands for it in the prompt: projected patch tokens [b, m, H], views one after another."""
         count = max((len(given) if isinstance(given, list) else 1 for given in inputs.values()), default=1)
@@ -93,11 +104,7 @@ class LlavaAdapter(ChatHost):
     def _features(self, tokens: LensTokens) -> Tensor:
         """The ViT's features as LLaVA selects them: of one or several layers, with or without the class token."""
         config = self.model.config
-        layers = config.vision_feature_layer
-        layers = [layers] if isinstance(layers, int) else list(layers)
-        depth = len(self.tower.view().blocks)
-        # Layer 0 is what the first block gets, -1 what the last one gives.
-        blocks = [layer if layer >= 0 else depth + 1 + layer for layer in layers]
+        blocks = _blocks_before(config.vision_feature_layer, config.vision_config.num_hidden_layers)
         hidden = [self.tower.hidden(tokens, blocks=count) for count in blocks]
         if config.vision_feature_select_strategy == "default":
             hidden = [x[:, 1:] for x in hidden]
@@ -140,3 +147,9 @@ class LlavaAdapter(ChatHost):
             parts += [embedded[start:place], tokens.to(embedded.device, embedded.dtype)]
             start = place + 1
         return torch.cat([*parts, embedded[start:]])
+
+
+def _blocks_before(layers: int | Sequence[int], depth: int) -> list[int]:
+    """How many blocks run before each feature layer: 0 is what the first block gets, -1 what the last of `depth` gives."""
+    listed = [layers] if isinstance(layers, int) else list(layers)
+    return [layer if layer >= 0 else depth + 1 + layer for layer in listed]

@@ -1,4 +1,4 @@
-"""Tiny random hosts (InstructBLIP with LLaMA or T5, LLaVA) and lenses for them, made in process: no downloads.
+"""Tiny random hosts (InstructBLIP and BLIP-2 with several language models, LLaVA) and lenses for them, made in process.
 
 The libraries' initial weights hide faults (query tokens of zero, everything tiny), so every weight is drawn anew.
 """
@@ -160,6 +160,64 @@ def instructblip(language: str = "llama", seed: int = 0) -> tuple[Any, dict[str,
         "image_processor": BlipImageProcessor(size={"height": SIZE, "width": SIZE}),
     }
     return model, parts
+
+
+def blip2(language: str = "opt", seed: int = 0) -> tuple[Any, dict[str, Any]]:
+    """A random BLIP-2 (its image token comes last in the vocabulary), and the keyword arguments of an adapter for it."""
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2QFormerConfig,
+        Blip2VisionConfig,
+        BlipImageProcessor,
+    )
+
+    tokenizer = subword_tokenizer(bos=language == "opt", extra=("<image>",))
+    vision = Blip2VisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=PATCH,
+    )
+    qformer = Blip2QFormerConfig(
+        vocab_size=30,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        encoder_hidden_size=WIDTH,
+    )
+    text = opt_config(tokenizer) if language == "opt" else t5_config(tokenizer)
+    config = Blip2Config(
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=QUERIES,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = redraw(Blip2ForConditionalGeneration(config), seed)
+    return model, {"tokenizer": tokenizer, "image_processor": BlipImageProcessor(size={"height": SIZE, "width": SIZE})}
+
+
+def opt_config(tokenizer: Any) -> Any:
+    """A two-layer OPT for this tokenizer."""
+    from transformers import OPTConfig
+
+    return OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 
 def llava(seed: int = 0, **more: Any) -> tuple[Any, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,6 +21,7 @@ SHIPPED = {"vitlens-toybox": "vitlens.benchmarks.toybox.demo.describe:shipped_ho
 """Hosts that need no download: name -> what opens them."""
 ADAPTERS = {
     "instructblip": "vitlens.adapters.chat.instructblip:InstructBlipAdapter",
+    "blip-2": "vitlens.adapters.chat.blip2:Blip2Adapter",
     "llava": "vitlens.adapters.chat.llava:LlavaAdapter",
     "llama": "vitlens.adapters.seed.llama:SeedLlamaAdapter",
 }
@@ -48,7 +49,7 @@ def chat(
             "--model",
             "-m",
             metavar="HOST",
-            help="A Hub repository or folder of InstructBLIP, LLaVA or SEED-LLaMA; or vitlens-toybox.",
+            help="A Hub repository or folder of InstructBLIP, BLIP-2, LLaVA or SEED-LLaMA; or vitlens-toybox.",
         ),
     ] = None,
     lens: Annotated[
@@ -56,7 +57,7 @@ def chat(
         typer.Option("--lens", metavar="STREAM=MODEL", help="Where a stream's lens comes from: a zoo name or folder; repeated."),
     ] = None,
     fuse: Annotated[
-        str | None, typer.Option(help="Where several streams meet: vit, qformer or llm (InstructBLIP; default qformer).")
+        str | None, typer.Option(help="Where several streams meet: vit, qformer or llm (InstructBLIP, BLIP-2; default qformer).")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="A generation option, such as max_new_tokens=40.")
@@ -189,7 +190,7 @@ def _converse(host: Any, asked: Question, out: Path | None) -> None:
                 asked.streams.clear()  # said once: the history has them
             else:
                 text = "\n".join(answer(host, line, asked, history=history))
-                if "history" in _parameters(host.generate):
+                if "history" in host.own_options:
                     history = (*history, (line, text))
             console.say(text)
         except VitlensError as error:
@@ -268,9 +269,3 @@ def _values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             found[name] = text
     return found
-
-
-def _parameters(function: Callable[..., Any]) -> Sequence[str]:
-    import inspect
-
-    return list(inspect.signature(function).parameters)

@@ -366,7 +366,11 @@ def test_the_loss_is_of_the_answer_alone_and_trains_what_is_left_free(host: Inst
         (lambda a: a.generate([7], {"image": "x.png"}), OptionError, "prompts must be texts, found <int>"),
         (lambda a: a.generate(ASK, {"image": "gone.png"}), InputError, r"gone\.png: no such file"),
         (lambda a: a.generate(ASK, {"depth": "gone.tiff"}), InputError, r"gone\.tiff: no such file"),
-        (lambda a: a.generate(ASK, {"depth": tiny_hosts.depths(1)}, fuse="text"), OptionError, "vit, qformer or llm, found 'text'"),
+        (
+            lambda a: a.generate(ASK, {"depth": tiny_hosts.depths(1)}, fuse="text"),
+            OptionError,
+            "vit, qformer or llm, found 'text'",
+        ),
         (
             lambda a: a.generate(ASK, {"depth": tiny_hosts.depths(1)}, beams=3),
             OptionError,

@@ -336,8 +336,7 @@ def test_a_saved_host_is_loaded_with_all_its_parts(tmp_path: Path, host: LlavaAd
 
 def test_files_that_cannot_be_read_are_said(tmp_path: Path, host: LlavaAdapter) -> None:
     model, parts = tiny_hosts.llava()
-    for part in (model, *parts.values()):
-        part.save_pretrained(tmp_path)
+    save_host(model, parts, tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
@@ -347,6 +346,47 @@ def test_files_that_cannot_be_read_are_said(tmp_path: Path, host: LlavaAdapter) 
     config.write_text(config.read_text().replace('"intermediate_size": 64', '"intermediate_size": 48'))
     with pytest.raises(ModelError, match="LlavaForConditionalGeneration cannot be loaded"):
         LlavaAdapter.from_pretrained(tmp_path)
+
+
+def save_host(model: Any, parts: dict[str, Any], folder: Path) -> None:
+    for part in (model, *parts.values()):
+        part.save_pretrained(folder)
+
+
+def test_weight_files_may_lack_what_is_never_run(tmp_path: Path) -> None:
+    """As conversions of LLaVA that left out the last block and the norm behind the feature layer."""
+    from safetensors.torch import load_file, save_file
+
+    model, parts = tiny_hosts.llava()
+    assert model.config.vision_feature_layer == -2
+    save_host(model, parts, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    behind = [key for key in state if "post_layernorm" in key or (".layers.2." in key and "vision_tower" in key)]
+    assert len(behind) > 2
+    save_file({k: v for k, v in state.items() if k not in behind}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    lens = tiny_hosts.lens_model(model.model.vision_tower)
+    host = LlavaAdapter.from_pretrained(tmp_path, lenses={"depth": lens}, dtype=torch.float32, device_map="cpu")
+    inputs = {"depth": tiny_hosts.depths(1), "image": tiny_hosts.pictures(1)}
+    with torch.no_grad():
+        ours, theirs = host.embeds(ASK, inputs)[0], LlavaAdapter(model, lenses={"depth": lens}, **parts).embeds(ASK, inputs)[0]
+    assert torch.equal(ours, theirs)
+    used = next(key for key in state if ".layers.1." in key and "vision_tower" in key)
+    save_file({k: v for k, v in state.items() if k != used}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers\.1\..*which would be random"):
+        LlavaAdapter.from_pretrained(tmp_path, dtype=torch.float32, device_map="cpu")
+
+
+@pytest.mark.parametrize("layers", [-1, [-2, -1], [1, 3]])
+def test_what_a_later_feature_layer_needs_is_still_asked_for(tmp_path: Path, layers: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model, parts = tiny_hosts.llava(vision_feature_layer=layers)
+    save_host(model, parts, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    last = next(key for key in state if ".layers.2." in key and "vision_tower" in key)
+    save_file({k: v for k, v in state.items() if k != last}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers\.2\..*which would be random"):
+        LlavaAdapter.from_pretrained(tmp_path, dtype=torch.float32, device_map="cpu")
 
 
 def test_lack_of_memory_for_a_loss_is_said_too(host: LlavaAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
