@@ -21,7 +21,7 @@ from vitlens.errors import InputError, OptionError
 from vitlens.lens import PerceiverConfig
 from vitlens.modalities.audio_files import ACCEPTED, check_size, checked_rate, checked_waveform, decode, from_array
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import decoding, is_array, local_file, name_of, to_array
+from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,20 +87,21 @@ class Audio(Modality):
         Raises:
             InputError: missing, empty, truncated, of another type, NaN, silent about its rate, [samples, channels], too long ...
         """
+        given = Source(source, ACCEPTED)
         if rate is not None:
-            rate = checked_rate(rate, source)
-        if is_array(source):
+            rate = checked_rate(rate, given)
+        if given.is_array:
             if rate is None:
-                raise InputError(name_of(source), "an array without its rate", f"{ACCEPTED}; for example rate=16000")
-            data = from_array(to_array(source), rate, source)
+                raise given.refuse("an array without its rate", "for example rate=16000")
+            data = from_array(given.array(), rate, given)
         else:
-            with local_file(source, accepted=ACCEPTED, format=format) as path, decoding(source, ACCEPTED):
-                data, own_rate = decode(path, source)
+            with given.local_file(format=format) as path, given.decoding():
+                data, own_rate = decode(path, given)
             if rate not in (None, own_rate):
-                raise InputError(name_of(source), f"a file of {own_rate} Hz, but rate={rate}", f"{ACCEPTED}; leave rate= out")
-            rate = checked_rate(own_rate, source)
-            check_size(data.shape[0], data.shape[1], rate, source)
-        return Sample(checked_waveform(data, source), name_of(source), {"rate": rate})
+                raise given.refuse(f"a file of {own_rate} Hz, but rate={rate}", "leave rate= out")
+            rate = checked_rate(own_rate, given)
+            check_size(data.shape[0], data.shape[1], rate, given)
+        return Sample(checked_waveform(data, given), given.name, {"rate": rate})
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Normalised log-mel filter banks [clips, frames, mel_bins]; one random, augmented clip [1, frames, mel_bins] to train.

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.errors import InputError
-from vitlens.sources import GIB, name_of, numeric
+from vitlens.sources import GIB, Source
 
 ACCEPTED = (
     "a wav, flac, ogg, opus, mp3, aiff, au, caf or w64 file (path, binary file object or bytes), or an array [samples] or "
@@ -22,79 +21,77 @@ ENDLESS = 0x7FFFF000
 """Lengths from here on mean "unknown" in headers that were written while the sound was still running."""
 
 
-def checked_rate(rate: Any, source: Any) -> int:
+def checked_rate(rate: Any, source: Source) -> int:
     whole = isinstance(rate, int | float | np.number) and not isinstance(rate, bool) and float(rate).is_integer()
     if not whole or not 1000 <= rate <= 1_000_000:
-        raise InputError(name_of(source), f"a rate of {rate!r}", f"{ACCEPTED}; rates of 1000 to 1000000 Hz, in whole hertz")
+        raise source.refuse(f"a rate of {rate!r}", "rates of 1000 to 1000000 Hz, in whole hertz")
     return int(rate)
 
 
-def from_array(array: np.ndarray, rate: int, source: Any) -> np.ndarray:
+def from_array(array: np.ndarray, rate: int, source: Source) -> np.ndarray:
     """An array as float [channels, samples], integers scaled by their full range."""
-    name = name_of(source)
     if array.ndim not in (1, 2):
-        raise InputError(name, f"an array of {array.ndim} dimensions", ACCEPTED)
+        raise source.refuse(f"an array of {array.ndim} dimensions")
     array = np.atleast_2d(array)
     channels, samples = array.shape
     if channels > samples and channels > 1:
-        raise InputError(name, f"{channels} channels of {samples} samples", f"{ACCEPTED}; transpose it (array.T)")
+        raise source.refuse(f"{channels} channels of {samples} samples", "transpose it (array.T)")
     check_size(channels, samples, rate, source)
-    numeric(array, source, ACCEPTED)
+    source.numeric(array)
     if array.dtype.kind == "f":
         return array
     if array.dtype == np.uint8:
         return (array.astype(np.float32) - 128) / 128
     if array.dtype not in (np.int8, np.int16, np.int32):
-        raise InputError(name, f"{array.dtype} samples, whose full range is not known", ACCEPTED)
+        raise source.refuse(f"{array.dtype} samples, whose full range is not known")
     if array.dtype == np.int32 and 0 < np.abs(array.astype(np.int64)).max() < 1 << 15:
-        raise InputError(name, "int32 samples that never leave the range of int16", f"{ACCEPTED}; use array.astype('int16')")
+        raise source.refuse("int32 samples that never leave the range of int16", "use array.astype('int16')")
     return array / np.float32(-float(np.iinfo(array.dtype).min))
 
 
-def checked_waveform(data: np.ndarray, source: Any) -> np.ndarray:
+def checked_waveform(data: np.ndarray, source: Source) -> np.ndarray:
     """`data` as finite float32 [channels, samples] of a sane loudness."""
-    numeric(data, source, ACCEPTED)
+    source.numeric(data)
     peak = float(np.abs(data).max())
     if peak > LOUDEST:
         found = f"float samples up to {peak:.4g}, probably integer PCM that was never scaled"
-        raise InputError(name_of(source), found, f"{ACCEPTED}; divide 16-bit values by 32768")
+        raise source.refuse(found, "divide 16-bit values by 32768")
     return np.ascontiguousarray(data, dtype=np.float32)
 
 
-def check_size(channels: int, samples: int, rate: int, source: Any) -> None:
-    name = name_of(source)
+def check_size(channels: int, samples: int, rate: int, source: Source) -> None:
     if samples == 0 or channels == 0:
-        raise InputError(name, "no samples", ACCEPTED)
+        raise source.refuse("no samples")
     if channels > MAX_CHANNELS:
-        raise InputError(name, f"{channels} channels", f"{ACCEPTED}; at most {MAX_CHANNELS} channels")
+        raise source.refuse(f"{channels} channels", f"at most {MAX_CHANNELS} channels")
     hours = samples / rate / 3600
     if hours > MAX_HOURS or channels * samples > MAX_VALUES:
         found = f"{hours:.1f} hours of {channels} channel(s) at {rate} Hz"
         most = f"at most {MAX_HOURS} hours and {4 * MAX_VALUES / GIB:g} GiB once decoded"
-        raise InputError(name, found, f"{ACCEPTED}; {most}: cut it into parts")
+        raise source.refuse(found, f"{most}: cut it into parts")
 
 
-def decode(path: Path, source: Any) -> tuple[np.ndarray, int]:
+def decode(path: Path, source: Source) -> tuple[np.ndarray, int]:
     """A file's samples [channels, samples] and rate; a file shorter than its own header says is refused."""
     if not _states_length(path):
         return _decode_stream(path, source)
     if _ends_inside_page(path):
-        raise InputError(name_of(source), "a truncated file: its last Ogg page is cut", ACCEPTED)
+        raise source.refuse("a truncated file: its last Ogg page is cut")
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             if _announces_more(file.extra_info):
-                raise InputError(name_of(source), "a truncated file: its header announces more than there is", ACCEPTED)
+                raise source.refuse("a truncated file: its header announces more than there is")
             if file.frames:
                 check_size(file.channels, file.frames, file.samplerate, source)
             data = file.read(dtype="float32", always_2d=True)
             slack = 1152 if file.format == "MP3" else 0  # one MPEG frame, which some encoders count and others do not
             if len(data) + slack < file.frames:
-                raise InputError(name_of(source), f"a truncated file: {len(data)} of {file.frames} samples", ACCEPTED)
+                raise source.refuse(f"a truncated file: {len(data)} of {file.frames} samples")
             return data.T, file.samplerate
     except soundfile.LibsndfileError as error:
-        raise InputError(name_of(source), f"cannot be decoded ({error.error_string.rstrip('.')})", ACCEPTED) from error
+        raise source.refuse(f"cannot be decoded ({error.error_string.rstrip('.')})") from error
 
 
 def _announces_more(log: str) -> bool:
@@ -128,13 +125,13 @@ def _states_length(path: Path) -> bool:
         return not mpeg or b"Xing" in head or b"Info" in head
 
 
-def _decode_stream(path: Path, source: Any) -> tuple[np.ndarray, int]:
+def _decode_stream(path: Path, source: Source) -> tuple[np.ndarray, int]:
     """As `_decode`, for streams that do not say how long they are: decoded to the end, wherever that is."""
     import av
 
     with av.open(str(path)) as container:
         if not container.streams.audio:
-            raise InputError(name_of(source), "a file without sound", ACCEPTED)
+            raise source.refuse("a file without sound")
         stream = container.streams.audio[0]
         planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
         pieces: list[np.ndarray] = []

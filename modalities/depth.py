@@ -27,7 +27,7 @@ from vitlens.errors import InputError, OptionError
 from vitlens.modalities.depth_files import EXTENSIONS, is_deep, load_map
 from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_size, check_whole, resize_map
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import Source, is_array, suffix_of, to_array
+from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,22 +128,21 @@ class Depth(Modality):
             OptionError: an option with a value that is not allowed.
         """
         self._check_read_options(scale, focal_length, baseline, encoding, kind, invalid)
-        door = Source(source, self.accepts)
-        if is_array(source):
-            with door.decoding():
-                stored = to_array(source)
+        given = Source(source, self.accepts)
+        if given.is_array:
+            stored = given.array()
         else:
-            with door.local_file(EXTENSIONS, format) as path:
-                stored = load_map(path, door, key)
-        stored, background = self._without_background(self._one_map(stored, door), kind)
-        stored = self._finite(stored, door, invalid)
+            with given.local_file(EXTENSIONS, format) as path:
+                stored = load_map(path, given, key)
+        stored, background = self._without_background(self._one_map(stored, given), kind)
+        stored = self._finite(stored, given, invalid)
         if encoding == "sunrgbd":
-            stored, scale = self._unrotated(stored, door), 0.001 if scale is None else scale
+            stored, scale = self._unrotated(stored, given), 0.001 if scale is None else scale
         if scale is None:
-            self._check_unit(stored, door, kind)
+            self._check_unit(stored, given, kind)
         with np.errstate(over="ignore"):
             data = (stored.astype(np.float64) * (1.0 if scale is None else float(scale))).astype(np.float32)
-        self._check_values(data, door, kind)
+        self._check_values(data, given, kind)
         info = {
             "kind": kind,
             "focal_length": float(focal_length or self.focal_length),
@@ -152,7 +151,7 @@ class Depth(Modality):
             "background": background,
             "multiples_of_8": encoding == "plain" and stored.dtype == np.uint16 and not (stored & 7).any(),
         }
-        return Sample(data, door.name, info)
+        return Sample(data, given.name, info)
 
     def _check_read_options(self, scale: Any, focal_length: Any, baseline: Any, encoding: str, kind: str, invalid: str) -> None:
         for option, value in (("scale", scale), ("focal_length", focal_length), ("baseline", baseline)):
@@ -189,7 +188,7 @@ class Depth(Modality):
         """Numbers, those that are NaN or infinite set to 0 where `invalid` allows."""
         if invalid == "zero" and stored.dtype.kind == "f":
             stored = np.where(np.isfinite(stored), stored, 0)
-        return source.numeric(stored, "" if invalid == "zero" else "; invalid='zero' takes NaN and infinite pixels as missing")
+        return source.numeric(stored, "" if invalid == "zero" else "invalid='zero' takes NaN and infinite pixels as missing")
 
     def _check_unit(self, stored: np.ndarray, source: Source, kind: str) -> None:
         """Refuse numbers that need not be metres: integers, floats that hold nothing else, and most of them beyond `FAR`."""
@@ -217,7 +216,7 @@ class Depth(Modality):
         if not np.isfinite(data).all():
             raise source.refuse("values beyond what float32 holds")
         if negative := int((data < 0).sum()):
-            raise source.refuse(f"{negative} of {data.size} values are negative", "; missing pixels are 0")
+            raise source.refuse(f"{negative} of {data.size} values are negative", "missing pixels are 0")
         if not data.any():
             raise source.refuse("nothing but missing pixels (0)")
         if kind == "depth" and (median := float(np.median(data[data > 0]))) > 1000:

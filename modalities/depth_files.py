@@ -57,9 +57,9 @@ def _read_png(path: Path, source: Source) -> np.ndarray:
     with PIL.Image.open(path, formats=["PNG"]) as image:
         check_size(image.height, image.width, source)
         if getattr(image, "n_frames", 1) > 1:
-            raise source.refuse(f"{image.n_frames} pages", "; one map a file")  # type: ignore[attr-defined]
+            raise source.refuse(f"{image.n_frames} pages", "one map a file")  # type: ignore[attr-defined]
         if image.mode in ("L", "P", "1"):
-            raise source.refuse("an 8-bit picture, which cannot hold depth", "; 16 bits or floats")
+            raise source.refuse("an 8-bit picture, which cannot hold depth", "16 bits or floats")
         if image.mode not in DEEP:
             raise source.refuse(f"a colour picture ({image.mode}), not a depth map")
         array = np.array(image)
@@ -70,11 +70,11 @@ def _read_tiff(path: Path, source: Source) -> np.ndarray:
     page = read_tiff(path, source)
     check_size(page.values.shape[0], page.values.shape[1], source)
     if page.pages > 1:
-        raise source.refuse(f"{page.pages} pages", "; one map a file")
+        raise source.refuse(f"{page.pages} pages", "one map a file")
     if not page.one_channel:
         raise source.refuse("a colour picture, not a depth map")
     if page.bits <= 8:
-        raise source.refuse(f"a picture of {page.bits} bits, which cannot hold depth", "; 16 bits or floats")
+        raise source.refuse(f"a picture of {page.bits} bits, which cannot hold depth", "16 bits or floats")
     return page.values
 
 
@@ -87,7 +87,7 @@ def _read_pgm(path: Path, source: Source) -> np.ndarray:
     width, height, most = (int(number) for number in head.groups())
     check_size(height, width, source)
     if not 255 < most < 65536:
-        raise source.refuse("an 8-bit picture, which cannot hold depth", "; 16 bits or floats")
+        raise source.refuse("an 8-bit picture, which cannot hold depth", "16 bits or floats")
     rows = content[head.end() : head.end() + 2 * width * height]
     _whole(len(rows), 2 * width * height, source)
     return np.frombuffer(rows, ">u2").reshape(height, width).astype(np.uint16)

@@ -24,7 +24,7 @@ from vitlens.lens import PerceiverConfig
 from vitlens.modalities import eeg_files as files
 from vitlens.modalities.eeg_files import ACCEPTED, UNITS, Montage, Recording, plain
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import is_array, is_path, load_npy, local_file, name_of, suffix_of, to_array
+from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,33 +121,32 @@ class EEG(Modality):
             OptionError: an unknown `unit`, or a `start` or `epoch` that is no number.
         """
         _check_options(unit, start, epoch)
-        rate = None if rate is None else files.checked_rate(rate, source)
-        recording = self._recording(source, rate, channels, epoch, format, key)
-        data, start = files.checked_volts(recording.data, unit, source), start + recording.before
+        given = Source(source, ACCEPTED)
+        rate = None if rate is None else files.checked_rate(rate, given)
+        recording = self._recording(given, rate, channels, epoch, format, key)
+        data, start = files.checked_volts(recording.data, unit, given), start + recording.before
         seconds = data.shape[1] / recording.rate
         if not 0 <= start < seconds:
-            raise InputError(name_of(source), f"start {start:g} s is outside its {seconds:g} s", ACCEPTED)
+            raise given.refuse(f"start {start:g} s is outside its {seconds:g} s")
         info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(start)}
-        return Sample(data, name_of(source), info)
+        return Sample(data, given.name, info)
 
     def _recording(
-        self, source: Any, rate: float | None, names: Sequence[str] | None, epoch: int, format: str | None, key: str | None
+        self, source: Source, rate: float | None, names: Sequence[str] | None, epoch: int, format: str | None, key: str | None
     ) -> Recording:
         """The model's channels of whatever `source` is."""
         montage = Montage(self.channels, self.names)
-        if is_array(source):
-            return files.from_array(to_array(source), source, names, rate, montage)
-        with local_file(source, accepted=ACCEPTED, extensions=self.extensions, format=format) as path:
+        if source.is_array:
+            return files.from_array(source.array(), source, names, rate, montage)
+        with source.local_file(extensions=self.extensions, format=format) as path:
             if suffix_of(path) in ("npy", "npz"):
-                return files.from_array(load_npy(path, source, ACCEPTED, key=key), source, names, rate, montage)
-            if suffix_of(path) == "vhdr" and not is_path(source):
-                raise InputError(
-                    name_of(source), "a BrainVision header without the files beside it", f"{ACCEPTED}; give its path"
-                )
+                return files.from_array(source.npy(path, key=key), source, names, rate, montage)
+            if suffix_of(path) == "vhdr" and not source.is_path:
+                raise source.refuse("a BrainVision header without the files beside it", "give its path")
             recording = files.from_file(path, source, epoch, montage)
         own = files.checked_rate(recording.rate, source)
         if rate is not None and abs(rate - own) > 1e-6 * own:
-            raise InputError(name_of(source), f"a file of {own:g} Hz, but rate={rate:g}", f"{ACCEPTED}; leave rate= out")
+            raise source.refuse(f"a file of {own:g} Hz, but rate={rate:g}", "leave rate= out")
         return recording
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
@@ -160,7 +159,7 @@ class EEG(Modality):
         begin = round(sample.info.get("start", 0.0) * self.rate)
         first, last = (begin + round(edge * self.rate) for edge in self.window)
         total = math.ceil(data.shape[1] * self._speed(rate))
-        files.check_size(len(data), total, sample.source)
+        files.check_size(len(data), total, Source(data, ACCEPTED, sample.source))
         there = max(0, min(last, total) - first)
         if there < FULL * (last - first) and (self.short == "error" or there < 2):
             found = f"{there} of the {last - first} samples from {self.window[0]:g} to {self.window[1]:g} s after its start"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitlens.errors import InputError, MissingDependencyError
-from vitlens.sources import decoding, name_of, numeric, suffix_of
+from vitlens.errors import MissingDependencyError
+from vitlens.sources import Source, suffix_of
 
 ACCEPTED = (
     "an EEG recording (edf, bdf, fif, set, cnt, BrainVision by its vhdr), or an npy/npz file, array or tensor "
@@ -48,7 +48,7 @@ class Montage(NamedTuple):
     channels: int
     names: Sequence[str] | None
 
-    def places(self, names: list[str], source: Any) -> list[int]:
+    def places(self, names: list[str], source: Source) -> list[int]:
         """Where this montage's channels are among `names`.
 
         Raises:
@@ -58,8 +58,8 @@ class Montage(NamedTuple):
             found = [i for i, name in enumerate(names) if not NOT_EEG.match(plain(name))]
             if len(found) != self.channels:
                 listed = ", ".join(names[i] for i in found[:8]) + (", ..." if len(found) > 8 else "")
-                advice = f"{ACCEPTED}; {self.channels} channels, or say which with the option names=[...]"
-                raise InputError(name_of(source), f"{len(found)} EEG channels ({listed or 'none'})", advice)
+                advice = f"{self.channels} channels, or say which with the option names=[...]"
+                raise source.refuse(f"{len(found)} EEG channels ({listed or 'none'})", advice)
             return found
         known: dict[str, list[int]] = {}
         for i, name in enumerate(names):
@@ -68,10 +68,10 @@ class Montage(NamedTuple):
         missing = [_with_close_matches(name, names) for name, found in found_by_name if not found]
         if missing:
             listed = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
-            raise InputError(name_of(source), f"no channel {listed}", f"{ACCEPTED}; all {self.channels} channels of the model")
+            raise source.refuse(f"no channel {listed}", f"all {self.channels} channels of the model")
         doubled = [name for name, found in found_by_name if len(found) > 1]
         if doubled:
-            raise InputError(name_of(source), f"more than one channel {', '.join(doubled[:8])}", ACCEPTED)
+            raise source.refuse(f"more than one channel {', '.join(doubled[:8])}")
         return [found[0] for _, found in found_by_name]
 
 
@@ -88,47 +88,46 @@ def _with_close_matches(name: str, names: list[str]) -> str:
     return f"{name} (close: {', '.join(by_plain[match] for match in close)})" if close else name
 
 
-def from_array(array: np.ndarray, source: Any, names: Sequence[str] | None, rate: float | None, montage: Montage) -> Recording:
+def from_array(array: np.ndarray, source: Source, names: Sequence[str] | None, rate: float | None, montage: Montage) -> Recording:
     """The montage's channels of an array whose rows are called `names`."""
-    name = name_of(source)
     if array.ndim != 2:
-        raise InputError(name, f"an array of shape {list(array.shape)}", f"{ACCEPTED}; one recording at a time")
+        raise source.refuse(f"an array of shape {list(array.shape)}", "one recording at a time")
     check_size(array.shape[0], array.shape[1], source)
-    rows = numeric(array, source, ACCEPTED).shape[0]
+    rows = source.numeric(array).shape[0]
     if rate is None:
-        raise InputError(name, "an array without its rate", f"{ACCEPTED}; for example rate=1000")
+        raise source.refuse("an array without its rate", "for example rate=1000")
     if names is not None:
         if isinstance(names, str) or len(names) != rows or not all(isinstance(n, str) for n in names):
-            raise InputError(name, f"{rows} rows, but channels={names!r:.80}", f"{ACCEPTED}; one name per row")
+            raise source.refuse(f"{rows} rows, but channels={names!r:.80}", "one name per row")
         places = montage.places(list(names), source)
         return Recording(array[places], [names[i] for i in places], rate)
     if rows != montage.channels and array.shape[1] == montage.channels:
-        raise InputError(name, f"{rows} rows of {montage.channels} values", f"{ACCEPTED}; transpose it (array.T)")
+        raise source.refuse(f"{rows} rows of {montage.channels} values", "transpose it (array.T)")
     if rows != montage.channels:
         found = f"{rows} rows, but the model takes {montage.channels} channels"
-        raise InputError(name, found, f"{ACCEPTED}; say what the rows are with channels=[...]")
+        raise source.refuse(found, "say what the rows are with channels=[...]")
     if montage.names is not None:
         found = "rows without names, but the model orders its channels by name"
-        raise InputError(name, found, f"{ACCEPTED}; say what the rows are with channels=[...]")
+        raise source.refuse(found, "say what the rows are with channels=[...]")
     return Recording(array, [], rate)
 
 
-def from_file(path: Path, source: Any, epoch: int, montage: Montage) -> Recording:
+def from_file(path: Path, source: Source, epoch: int, montage: Montage) -> Recording:
     """The montage's channels of a recording or of one of its epochs, in volts, read by MNE."""
     import mne
 
-    with decoding(source, ACCEPTED), mne.use_log_level("ERROR"):
+    with source.decoding(), mne.use_log_level("ERROR"):
         _check_complete(path, source)
         recording = _open(path, source)
         kinds, before = recording.get_channel_types(), 0.0
         measured = [i for i, kind in enumerate(kinds) if kind in VOLTS]
         if not measured:
-            raise InputError(name_of(source), f"no EEG channels, only {', '.join(sorted(set(kinds)))}", ACCEPTED)
+            raise source.refuse(f"no EEG channels, only {', '.join(sorted(set(kinds)))}")
         places = montage.places([recording.ch_names[i] for i in measured], source)
         picked = [measured[i] for i in places]
         if isinstance(recording, mne.BaseEpochs):
             if not -len(recording) <= epoch < len(recording):
-                raise InputError(name_of(source), f"epoch {epoch} of {len(recording)}", f"{ACCEPTED}; epochs count from 0")
+                raise source.refuse(f"epoch {epoch} of {len(recording)}", "epochs count from 0")
             recording, before = recording[epoch], -float(recording.tmin)
         check_size(len(picked), len(recording.times), source)
         data = recording.get_data(picks=picked)
@@ -136,7 +135,7 @@ def from_file(path: Path, source: Any, epoch: int, montage: Montage) -> Recordin
         return Recording(data[0] if data.ndim == 3 else data, names, float(recording.info["sfreq"]), before)
 
 
-def _open(path: Path, source: Any) -> Any:
+def _open(path: Path, source: Source) -> Any:
     """An MNE Raw or Epochs."""
     import mne
 
@@ -149,43 +148,42 @@ def _open(path: Path, source: Any) -> Any:
             return mne.read_epochs(path, preload=False, verbose="ERROR")
         raise
     except ImportError as error:
-        raise MissingDependencyError(f"{name_of(source)} needs {error.name}: pip install {error.name}") from error
+        raise MissingDependencyError(f"{source.name} needs {error.name}: pip install {error.name}") from error
 
 
-def check_size(channels: int, samples: int, source: Any) -> None:
+def check_size(channels: int, samples: int, source: Source) -> None:
     """Refuse what would take more than 4 GiB to hold."""
     if channels * samples > MAX_VALUES:
-        raise InputError(name_of(source), f"{channels} channels of {samples} samples", f"{ACCEPTED}; cut it into parts")
+        raise source.refuse(f"{channels} channels of {samples} samples", "cut it into parts")
 
 
-def checked_rate(rate: Any, source: Any) -> float:
+def checked_rate(rate: Any, source: Source) -> float:
     """`rate` as hertz."""
     number = isinstance(rate, int | float | np.number) and not isinstance(rate, bool)
     if not number or not 1 <= rate <= 100_000:
-        raise InputError(name_of(source), f"a rate of {rate!r}", f"{ACCEPTED}; rates of 1 to 100000 Hz")
+        raise source.refuse(f"a rate of {rate!r}", "rates of 1 to 100000 Hz")
     return float(rate)
 
 
-def checked_volts(data: np.ndarray, unit: str, source: Any) -> np.ndarray:
+def checked_volts(data: np.ndarray, unit: str, source: Source) -> np.ndarray:
     """`data`, given in `unit`, as finite float32 volts (or standardized) whose deflections are those of an EEG."""
-    name = name_of(source)
-    numeric(data, source, ACCEPTED)
+    source.numeric(data)
     if (data == data[:, :1]).all():
-        raise InputError(name, "a flat recording: every channel is constant", ACCEPTED)
+        raise source.refuse("a flat recording: every channel is constant")
     with np.errstate(over="ignore"):
         data = np.ascontiguousarray(data.astype(np.float64) * UNITS[unit], dtype=np.float32)
     if not np.isfinite(data).all():
-        raise InputError(name, "values beyond the range of float32", ACCEPTED)
+        raise source.refuse("values beyond the range of float32")
     deflection = _typical_deflection(data)
     if unit == "standardized":
         if not 1e-3 <= deflection <= 1e3:
-            raise InputError(name, f"values that deviate by {deflection:.2g}, not by about 1", f"{ACCEPTED}; say their unit=")
+            raise source.refuse(f"values that deviate by {deflection:.2g}, not by about 1", "say their unit=")
     elif deflection > LARGEST:
         right, word = ("uV", "microvolts") if deflection > 1 else ("mV", "millivolts")
-        advice = f"; say unit='{right}', or 'standardized'" if unit == "V" else ""
-        raise InputError(name, f"deflections of {deflection:.2g} V, probably {word}", ACCEPTED + advice)
+        advice = f"say unit='{right}', or 'standardized'" if unit == "V" else ""
+        raise source.refuse(f"deflections of {deflection:.2g} V, probably {word}", advice)
     elif deflection < SMALLEST:
-        raise InputError(name, f"deflections of {deflection:.2g} V, too small for an EEG in {unit}", ACCEPTED)
+        raise source.refuse(f"deflections of {deflection:.2g} V, too small for an EEG in {unit}")
     return data
 
 
@@ -197,7 +195,7 @@ def _typical_deflection(data: np.ndarray) -> float:
     return float(np.median(live)) if live.size else float(np.ptp(data, axis=1).max())
 
 
-def _check_complete(path: Path, source: Any) -> None:
+def _check_complete(path: Path, source: Source) -> None:
     """Refuse what MNE would read silently as far as it goes: EDF, BDF and BrainVision files shorter than their headers say."""
     if suffix_of(path) == "vhdr":
         there, stated = _brainvision_samples(path, source)
@@ -206,7 +204,7 @@ def _check_complete(path: Path, source: Any) -> None:
         there, stated = _edf_bytes(path)
         found = f"a truncated file: {there} of {stated} bytes"
     if there < stated:
-        raise InputError(name_of(source), found, ACCEPTED)
+        raise source.refuse(found)
 
 
 def _edf_bytes(path: Path) -> tuple[int, int]:
@@ -226,13 +224,13 @@ def _edf_bytes(path: Path) -> tuple[int, int]:
     return path.stat().st_size, header + records * per_record * sample_bytes
 
 
-def _brainvision_samples(path: Path, source: Any) -> tuple[float, float]:
+def _brainvision_samples(path: Path, source: Source) -> tuple[float, float]:
     """How many samples the data file of a BrainVision header has, and how many header and markers speak of."""
     text = _brainvision_text(path)
     entries = dict(re.findall(r"^(\w+)=(.*?)\s*$", text, re.MULTILINE))
     data = path.parent / entries.get("DataFile", "").replace("$b", path.stem)
     if "DataFile" in entries and not data.is_file():
-        raise InputError(name_of(source), f"its data file {data.name} is not beside it", ACCEPTED)
+        raise source.refuse(f"its data file {data.name} is not beside it")
     width = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(entries.get("BinaryFormat", ""))
     if width is None or not entries.get("NumberOfChannels", "").isdigit() or int(entries["NumberOfChannels"]) == 0:
         return 0, 0

@@ -47,7 +47,7 @@ def read_exr(path: Path, source: Source, key: str | None) -> np.ndarray:
             channels |= own
     chosen = key if key is not None else _depth_channel(list(channels), source)
     if chosen not in channels:
-        raise source.refuse(f"no channel {key!r} (it holds {', '.join(channels)})", "; say which channel with key=")
+        raise source.refuse(f"no channel {key!r} (it holds {', '.join(channels)})", "say which channel with key=")
     return channels[chosen]
 
 
@@ -64,7 +64,7 @@ def _depth_channel(names: Collection[str], source: Source) -> str:
         found = f"{len(candidates)} channels that may be depth ({', '.join(candidates)})"
     else:
         found = f"{len(names)} channels and none that is depth ({', '.join(names)})"
-    raise source.refuse(found, "; say which channel with key=")
+    raise source.refuse(found, "say which channel with key=")
 
 
 def depth_channels(names: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitlens.modalities.pixels import FORMATS, Crop, PillowModality, read_pixels
 from vitlens.modality import Sample, register_modality
-from vitlens.sources import name_of, suffix_of
+from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +37,9 @@ class Image(PillowModality):
         Raises:
             InputError: no such file, no picture, cut off, too large, or an array of another shape, type or range.
         """
-        pixels, info = read_pixels(source, accepted=self.accepts, format=format, exif=exif)
-        return Sample(pixels, name_of(source), info)
+        given = Source(source, self.accepts)
+        pixels, info = read_pixels(given, format=format, exif=exif)
+        return Sample(pixels, given.name, info)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[3, size, size]`; with `train` a random part of the picture, mirrored half of the time."""

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlens.errors import InputError, OptionError
+from vitlens.errors import OptionError
 from vitlens.modality import Modality
-from vitlens.sources import Source, decoding, is_array, local_file, name_of, numeric, to_array
+from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from vitlens.vit import ViT
@@ -49,12 +49,12 @@ def check_size(height: int, width: int, source: Source) -> None:
     if height < 1 or width < 1:
         raise source.refuse(f"no pixels ({size})")
     if height * width > MAX_PIXELS:
-        raise source.refuse(size, f"; at most {MAX_PIXELS / 1e6:.0f} million pixels")
+        raise source.refuse(size, f"at most {MAX_PIXELS / 1e6:.0f} million pixels")
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise source.refuse(size, f"; at most {MAX_ASPECT} times as long as wide")
+        raise source.refuse(size, f"at most {MAX_ASPECT} times as long as wide")
 
 
-def read_pixels(source: Any, *, accepted: str, format: str | None = None, exif: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
+def read_pixels(source: Source, *, format: str | None = None, exif: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
     """Read a picture into RGB uint8 `[h, w, 3]`, and what its file said of itself (`format`, `mode`).
 
     `source` is a path, binary file object or bytes of a type in `FORMATS`, a PIL image, or an array `[h, w]` or
@@ -64,63 +64,60 @@ def read_pixels(source: Any, *, accepted: str, format: str | None = None, exif: 
     Raises:
         InputError: whatever is wrong with the picture.
     """
-    if is_array(source):
-        return pixels_of_array(source, accepted=accepted), {}
-    if isinstance(source, PIL.Image.Image):
-        with decoding(source, accepted):
-            return _pixels_of_image(source, source, accepted, exif), {"mode": source.mode}
+    if source.is_array:
+        return pixels_of_array(source.array(), source), {}
+    if isinstance(source.value, PIL.Image.Image):
+        with source.decoding():
+            return _pixels_of_image(source.value, source, exif), {"mode": source.value.mode}
     if format is not None and format.lower().lstrip(".") not in FORMATS:
-        raise InputError(name_of(source), f"a file of type .{format.lstrip('.')}", f"{accepted} ({', '.join(FORMATS)})")
+        raise source.refuse(f"a file of type .{format.lstrip('.')}", accepted=f"{source.accepted} ({', '.join(FORMATS)})")
     known = [FORMATS[format.lower().lstrip(".")]] if format else sorted(set(FORMATS.values()))
-    with local_file(source, accepted=accepted) as path, decoding(source, accepted):
+    with source.local_file() as path, source.decoding():
         PIL.Image.init()
         try:
             opened = PIL.Image.open(path, formats=[f for f in known if f in PIL.Image.OPEN])
         except PIL.UnidentifiedImageError as error:
-            raise InputError(name_of(source), f"not a picture of a known type ({', '.join(known)})", accepted) from error
+            raise source.refuse(f"not a picture of a known type ({', '.join(known)})") from error
         with opened as image:
-            return _pixels_of_image(image, source, accepted, exif), {"format": image.format, "mode": image.mode}
+            return _pixels_of_image(image, source, exif), {"format": image.format, "mode": image.mode}
 
 
-def _pixels_of_image(image: PIL.Image.Image, source: Any, accepted: str, exif: bool) -> np.ndarray:
-    check_size(image.height, image.width, Source(source, accepted))
+def _pixels_of_image(image: PIL.Image.Image, source: Source, exif: bool) -> np.ndarray:
+    check_size(image.height, image.width, source)
     if exif:
         image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
-            raise InputError(name_of(source), f"integers from {grey.min()} to {grey.max()}", f"{accepted}; 8 or 16 bits a pixel")
+            raise source.refuse(f"integers from {grey.min()} to {grey.max()}", "8 or 16 bits a pixel")
         return np.stack([np.rint(grey / 257).astype(np.uint8)] * 3, axis=-1)
     if image.mode == "F":
-        return pixels_of_array(np.asarray(image), source=source, accepted=accepted)
+        return pixels_of_array(np.asarray(image), source)
     if image.has_transparency_data:
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
 
 
-def pixels_of_array(array: Any, *, accepted: str, source: Any = None) -> np.ndarray:
+def pixels_of_array(array: np.ndarray, source: Source) -> np.ndarray:
     """`[h, w]` or `[h, w, 1 | 3 | 4]` of uint8, or of floats in 0..1, as RGB uint8 `[h, w, 3]`.
 
     Raises:
         InputError: another shape or dtype, floats outside 0..1, NaN.
     """
-    source = array if source is None else source
-    name = name_of(source)
-    with decoding(source, accepted):
-        pixels = numeric(to_array(array), source, accepted)
+    pixels = source.numeric(array)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
         hint = "; channels come last" if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ""
-        raise InputError(name, f"an array of shape {list(pixels.shape)}", f"{accepted}; arrays [h, w] or [h, w, 1|3|4]{hint}")
-    check_size(pixels.shape[0], pixels.shape[1], Source(source, accepted))
+        raise source.refuse(f"an array of shape {list(pixels.shape)}", f"arrays [h, w] or [h, w, 1|3|4]{hint}")
+    check_size(pixels.shape[0], pixels.shape[1], source)
     if pixels.dtype.kind == "f":
         if pixels.min() < 0 or pixels.max() > 1:
             found = f"floats from {pixels.min():.4g} to {pixels.max():.4g}"
-            raise InputError(name, found, f"{accepted}; floats from 0 to 1, or uint8 from 0 to 255")
+            raise source.refuse(found, "floats from 0 to 1, or uint8 from 0 to 255")
         pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        raise InputError(name, f"values of type {pixels.dtype}", f"{accepted}; uint8, or floats from 0 to 1")
+        raise source.refuse(f"values of type {pixels.dtype}", "uint8, or floats from 0 to 1")
     if pixels.shape[-1] == 4:
         alpha = pixels[..., 3:].astype(np.float32) / 255
         pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)

@@ -27,7 +27,7 @@ from vitlens.modalities.point_pieces import GREY
 from vitlens.modalities.point_ply import write_ply
 from vitlens.modalities.point_sampling import farthest_point_sample
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import Source, is_array, is_path, npy_header, suffix_of, to_array
+from vitlens.sources import Source, npy_header, suffix_of, to_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,24 +113,23 @@ class PointCloud(Modality):
         checks.one_of("point_cloud: invalid", invalid, ("error", "drop"))
         if rgb_max is not None:
             checks.number("point_cloud: rgb_max", rgb_max, above=0)
-        door = Source(source, self.accepts)
-        if is_array(source):
-            with door.decoding():
-                points = split_columns(to_array(source), door, columns)
+        given = Source(source, self.accepts)
+        if given.is_array:
+            points = split_columns(given.array(), given, columns)
             kind = "array"
         else:
-            wanted = () if format and is_path(source) else EXTENSIONS
-            with door.local_file(wanted, format) as path:
+            wanted = () if format and given.is_path else EXTENSIONS
+            with given.local_file(wanted, format) as path:
                 kind = format or suffix_of(path)
-                points = read_points(path, door, kind=kind, columns=columns, key=key, samples=self.points * 5 // 4)
-        return self._sample(_valid(points) if invalid == "drop" else points, door, kind, up, rgb_max)
+                points = read_points(path, given, kind=kind, columns=columns, key=key, samples=self.points * 5 // 4)
+        return self._sample(_valid(points) if invalid == "drop" else points, given, kind, up, rgb_max)
 
     def _sample(self, points: Points, source: Source, kind: str, up: str | None, rgb_max: float | None) -> Sample:
-        xyz = source.numeric(points.xyz, "; invalid='drop' leaves such points out")
+        xyz = source.numeric(points.xyz, "invalid='drop' leaves such points out")
         low, high = xyz.min(axis=0).astype(np.float64), xyz.max(axis=0).astype(np.float64)
         extent = float((high - low).max())
         if not np.abs([low, high]).max() < 1e30:
-            raise source.refuse(f"coordinates up to {np.abs([low, high]).max():g}", "; below 1e30")
+            raise source.refuse(f"coordinates up to {np.abs([low, high]).max():g}", "below 1e30")
         info = {**points.info, "format": kind, "up": up or points.info.get("up")}
         if (
             xyz.dtype != np.float32 and np.abs(low + high).max() / 2 > 100 * extent > 0
@@ -139,7 +138,7 @@ class PointCloud(Modality):
             xyz, info["origin"] = xyz - origin, origin.tolist()
         xyz = xyz.astype(np.float32)
         if not (xyz != xyz[0]).any():
-            raise source.refuse(f"all {len(xyz):,} points in one place", "; of some extent")
+            raise source.refuse(f"all {len(xyz):,} points in one place", "of some extent")
         if points.rgb is not None:
             xyz = np.concatenate([xyz, unit_colours(points.rgb, rgb_max or points.full, source)], axis=1)
         return Sample(np.ascontiguousarray(xyz), source.name, info)
@@ -276,12 +275,12 @@ def unit_colours(rgb: np.ndarray, rgb_max: float | None, source: Source) -> np.n
     low, high = float(rgb.min()), float(rgb.max())
     if low < 0:
         found = f"negative values (down to {low:.3g}) in columns 4 to 6, which are probably normals, not colours"
-        raise source.refuse(found, "; columns='xyznormal' drops normals")
+        raise source.refuse(found, "columns='xyznormal' drops normals")
     if high > full * (1 + 1e-6):
         hint = 255 if high <= 255 else 65535
         raise source.refuse(
             f"colours up to {high:g} where {full:g} is full colour",
-            f"; say rgb_max={hint} if that is full colour, columns='xyz' drops colours",
+            f"say rgb_max={hint} if that is full colour, columns='xyz' drops colours",
         )
     return (rgb / full).clip(max=1).astype(np.float32)
 

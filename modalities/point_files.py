@@ -85,10 +85,8 @@ def split_columns(table: np.ndarray, source: Source, columns: str | None, *, tex
     if not wide:
         hint = "; it looks transposed: pass its .T" if table.ndim == 2 and shape[0] in (3, 6) else ""
         named = f" as {columns!r}" if columns else ""
-        raise source.refuse(
-            f"an array of shape {shape}{named}{hint}",
-            " ([n, 3] or [n, 6]; columns='xyz' keeps the first three, columns='xyzrgba' names seven)",
-        )
+        table_is = "([n, 3] or [n, 6]; columns='xyz' keeps the first three, columns='xyzrgba' names seven)"
+        raise source.refuse(f"an array of shape {shape}{named}{hint}", accepted=f"{source.accepted} {table_is}")
     rgb = table[:, 3:6] if width >= 6 and columns in (None, "xyzrgb", "xyzrgba") else None
     return Points(table[:, :3], _whole(rgb) if text else rgb, {"dropped": "normals"} if columns == "xyznormal" else {})
 
@@ -118,7 +116,7 @@ def check_count(count: int, source: Source) -> None:
     if count < 1:
         raise source.refuse("no points")
     if count > MAX_POINTS:
-        raise source.refuse(f"{count:,} points", f"; at most {MAX_POINTS:,} points: thin the cloud first")
+        raise source.refuse(f"{count:,} points", f"at most {MAX_POINTS:,} points: thin the cloud first")
 
 
 def _of_pcd(path: Path, source: Source) -> Points:

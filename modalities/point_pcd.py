@@ -74,7 +74,7 @@ def _rows(file: Any, header: _Header, source: Source, most: int) -> np.ndarray:
     """The points as a structured array [n], every field [n, times]."""
     dtype, count = header.dtype, header.count
     if not 1 <= count <= most:
-        raise source.refuse(f"{count:,} points" if count else "no points", f"; 1 to {most:,} points")
+        raise source.refuse(f"{count:,} points" if count else "no points", f"1 to {most:,} points")
     size = count * dtype.itemsize
     source.needs(size, f"{count:,} points of {dtype.itemsize} bytes")
     if header.form == "ascii":

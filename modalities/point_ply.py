@@ -39,7 +39,7 @@ def read_ply(path: Path, source: Source, limit: int) -> tuple[Piece, str | None]
     if not counts[b"vertex"]:
         raise source.refuse("no points")
     if max(counts.values()) > limit:
-        raise source.refuse(f"{max(counts.values()):,} points or faces", f"; at most {limit:,}: thin the cloud first")
+        raise source.refuse(f"{max(counts.values()):,} points or faces", f"at most {limit:,}: thin the cloud first")
     if b"format ascii" in head:
         rows = sum(1 for line in body.splitlines()[1:] if line.strip())
         if rows < sum(counts.values()):

@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from vitlens.errors import InputError, OptionError
+from vitlens.errors import OptionError
 from vitlens.modalities.pixels import (
     FORMATS,
     Crop,
@@ -25,7 +25,7 @@ from vitlens.modalities.pixels import (
 )
 from vitlens.modalities.video_files import stack
 from vitlens.modality import Sample, register_modality
-from vitlens.sources import decoding, is_array, name_of, to_array
+from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,21 +63,21 @@ class Tactile(RGBModality):
         Raises:
             InputError: no picture, no frames or too many, frames of different sizes, or arrays of another type or range.
         """
+        given = Source(source, self.accepts)
         if isinstance(source, list | tuple):
             frames: Any = source
-        elif is_array(source) and source.ndim == 4:
-            with decoding(source, self.accepts):
-                frames = to_array(source)
+        elif given.is_array and source.ndim == 4:
+            frames = given.array()
         else:
-            pixels, info = read_pixels(source, accepted=self.accepts, format=format)
-            return Sample(pixels, name_of(source), info)
+            pixels, info = read_pixels(given, format=format)
+            return Sample(pixels, given.name, info)
         if not 1 <= len(frames) <= MAX_FRAMES:
-            raise InputError(name_of(source), f"{len(frames)} frames", f"{self.accepts}; 1 to {MAX_FRAMES} frames")
+            raise given.refuse(f"{len(frames)} frames", f"1 to {MAX_FRAMES} frames")
         if isinstance(frames, np.ndarray):
-            pictures = [pixels_of_array(frame, accepted=self.accepts, source=source) for frame in frames]
+            pictures = [pixels_of_array(frame, given) for frame in frames]
         else:
-            pictures = [read_pixels(frame, accepted=self.accepts)[0] for frame in frames]
-        return Sample(stack(pictures, name_of(source), self.accepts), name_of(source))
+            pictures = [read_pixels(Source(frame, self.accepts))[0] for frame in frames]
+        return Sample(stack(pictures, given), given.name)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[3, size, size]`, frames before it; with `train` a random part, mirrored half of the time."""

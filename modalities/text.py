@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from vitlens.errors import InputError, ModelError, OptionError
+from vitlens.errors import ModelError, OptionError
 from vitlens.modality import Modality, Sample, register_modality
-from vitlens.sources import is_path, local_file, name_of
+from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CHARACTERS = 1 << 20
+LIMIT = f"at most {MAX_CHARACTERS} characters"
 TOKENIZED_CHARACTERS = 20_000
 """More than any 75 tokens can stand for; the rest of a long text is never looked at."""
 
@@ -86,31 +87,20 @@ class Text(Modality):
         Raises:
             InputError: neither of these, no UTF-8, a null character, or more than a million characters.
         """
+        given = Source(source, self.accepts, _quoted(source) if isinstance(source, str) else "")
         if isinstance(source, str):
-            return Sample(self._checked(source, _quoted(source)), _quoted(source))
-        if not is_path(source) and not hasattr(source, "read") and not isinstance(source, bytes):
-            raise InputError(name_of(source), f"a {type(source).__name__}, not a text", self.accepts)
-        with local_file(source, accepted=self.accepts, extensions=self.extensions, format=format) as path:
+            return Sample(_checked(source, given), given.name)
+        if not given.is_path and not hasattr(source, "read") and not isinstance(source, bytes):
+            raise given.refuse(f"a {type(source).__name__}, not a text")
+        with given.local_file(extensions=self.extensions, format=format) as path:
             if path.stat().st_size > 4 * MAX_CHARACTERS:
-                raise InputError(name_of(source), f"a file of {path.stat().st_size} bytes", self._limit())
+                raise given.refuse(f"a file of {path.stat().st_size} bytes", LIMIT)
             content = path.read_bytes()
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(name_of(source), f"not UTF-8 (byte {error.start})", self.accepts) from error
-        return Sample(self._checked(text, name_of(source)), name_of(source))
-
-    def _limit(self) -> str:
-        return f"{self.accepts}; at most {MAX_CHARACTERS} characters"
-
-    def _checked(self, text: str, name: str) -> str:
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(name, f"{len(text)} characters", self._limit())
-        if "\0" in text:
-            raise InputError(name, "a null character (is this a binary file?)", self.accepts)
-        if re.search("[\ud800-\udfff]", text):
-            raise InputError(name, "half of a character pair (a surrogate), which no text encoding has", self.accepts)
-        return str(text)
+            raise given.refuse(f"not UTF-8 (byte {error.start})") from error
+        return Sample(_checked(text, given), given.name)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Token ids int64 `[context_length]`: start, words, end, zeros. Long text is cut, its end token kept.
@@ -160,6 +150,16 @@ class Text(Modality):
         except OSError:
             return 0.0
         return 1.0 if re.search(r"[^\W\d_]{2,}", start.replace("nan", "").replace("inf", "")) else 0.0
+
+
+def _checked(text: str, source: Source) -> str:
+    if len(text) > MAX_CHARACTERS:
+        raise source.refuse(f"{len(text)} characters", LIMIT)
+    if "\0" in text:
+        raise source.refuse("a null character (is this a binary file?)")
+    if re.search("[\ud800-\udfff]", text):
+        raise source.refuse("half of a character pair (a surrogate), which no text encoding has")
+    return str(text)
 
 
 def compact_ids(ids: Tensor, vocabulary: Sequence[int]) -> Tensor:

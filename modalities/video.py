@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlens.errors import InputError
 from vitlens.modalities.image import is_animation, landscape, rgb_text
 from vitlens.modalities.pixels import Crop, PillowModality, check_whole, pixels_of_array, read_pixels
 from vitlens.modalities.video_files import decode, missing_bytes, spread, stack
 from vitlens.modality import Sample, register_modality
-from vitlens.sources import decoding, is_array, local_file, name_of, to_array
+from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,30 +48,30 @@ class Video(PillowModality):
         Raises:
             InputError: no video in the file, no frames, cut off, damaged, or frames of different sizes.
         """
-        if is_array(source) or isinstance(source, list | tuple):
-            return self._read_frames(source)
-        with local_file(source, accepted=self.accepts, extensions=self.extensions, format=format) as path:
+        given = Source(source, self.accepts)
+        if given.is_array or isinstance(source, list | tuple):
+            return self._read_frames(given)
+        with given.local_file(extensions=self.extensions, format=format) as path:
             if cut_off := missing_bytes(path):
-                raise InputError(name_of(source), f"cut off: at least {cut_off} bytes are missing at its end", self.accepts)
-            with decoding(source, self.accepts):
-                pixels, info = decode(path, self.frames, name_of(source), self.accepts)
-        return Sample(pixels, name_of(source), info)
+                raise given.refuse(f"cut off: at least {cut_off} bytes are missing at its end")
+            with given.decoding():
+                pixels, info = decode(path, self.frames, given)
+        return Sample(pixels, given.name, info)
 
-    def _read_frames(self, source: Any) -> Sample:
-        with decoding(source, self.accepts):
-            frames: Sequence[Any] | np.ndarray = to_array(source) if is_array(source) else source
+    def _read_frames(self, source: Source) -> Sample:
+        frames: Sequence[Any] | np.ndarray = source.array() if source.is_array else source.value
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
-            raise InputError(name_of(source), f"an array of {frames.ndim} dimensions", self.accepts)
+            raise source.refuse(f"an array of {frames.ndim} dimensions")
         if len(frames) == 0:
-            raise InputError(name_of(source), "no frames", self.accepts)
+            raise source.refuse("no frames")
         pixels = {}
         for i in sorted(set(indices := spread(len(frames), self.frames))):
             if isinstance(frames, np.ndarray):
-                pixels[i] = pixels_of_array(frames[i], accepted=self.accepts, source=source)
+                pixels[i] = pixels_of_array(frames[i], source)
             else:
-                pixels[i] = read_pixels(frames[i], accepted=self.accepts)[0]
-        stacked = stack([pixels[i] for i in indices], name_of(source), self.accepts)
-        return Sample(stacked, name_of(source), {"frames_in_source": len(frames)})
+                pixels[i] = read_pixels(Source(frames[i], self.accepts))[0]
+        stacked = stack([pixels[i] for i in indices], source)
+        return Sample(stacked, source.name, {"frames_in_source": len(frames)})
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[frames, 3, size, size]`; with `train` the same random part of every frame, mirrored half of the time."""

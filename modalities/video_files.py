@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vitlens.errors import InputError
 from vitlens.modalities.pixels import check_size
 from vitlens.sources import Source
 
@@ -30,11 +29,11 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-def stack(frames: list[np.ndarray], name: str, accepted: str) -> np.ndarray:
+def stack(frames: list[np.ndarray], source: Source) -> np.ndarray:
     """Frames of one size as one array; InputError when their sizes differ."""
     sizes = sorted({f"{f.shape[1]} x {f.shape[0]}" for f in frames})
     if len(sizes) > 1:
-        raise InputError(name, f"frames of different sizes ({', '.join(sizes[:4])})", f"{accepted}; frames of one size")
+        raise source.refuse(f"frames of different sizes ({', '.join(sizes[:4])})", "frames of one size")
     return np.stack(frames)
 
 
@@ -50,7 +49,7 @@ class Packets:
     rate: float | None
 
 
-def decode(path: Path, wanted: int, name: str, accepted: str) -> tuple[np.ndarray, dict[str, Any]]:
+def decode(path: Path, wanted: int, source: Source) -> tuple[np.ndarray, dict[str, Any]]:
     """Decode `wanted` evenly spread frames `[wanted, h, w, 3]` of a video file; and its frame count, rate and frame times.
 
     Each wanted frame is reached from the last key frame before it. Where the packets do not tell the times of the frames,
@@ -59,36 +58,36 @@ def decode(path: Path, wanted: int, name: str, accepted: str) -> tuple[np.ndarra
     Raises:
         InputError: no video stream, no frames, or damaged packets.
     """
-    packets = _look_at_packets(path, name, accepted)
+    packets = _look_at_packets(path, source)
     count, found = len(packets.times), None
     if count and count == packets.count:
-        with _opened(path, name, accepted) as (container, stream):
+        with _opened(path, source) as (container, stream):
             found = _seek_frames(container, stream, packets, spread(count, wanted))
     if found is None:
-        with _opened(path, name, accepted) as (container, stream):
+        with _opened(path, source) as (container, stream):
             count = sum(1 for _ in container.decode(stream))
         keep = set(spread(count, wanted)) if count else set()
-        with _opened(path, name, accepted) as (container, stream):
+        with _opened(path, source) as (container, stream):
             found = {i: frame for i, frame in enumerate(container.decode(stream)) if i in keep}
     if count == 0:
-        raise InputError(name, "a video without frames", accepted)
+        raise source.refuse("a video without frames")
     frames = [found[i] for i in spread(count, wanted)]
     info: dict[str, Any] = {"frames_in_source": count, "frames_per_second": packets.rate}
     if all(frame.time is not None for frame in frames):
         info["times"] = [frame.time for frame in frames]
-    return stack([_rgb(frame) for frame in frames], name, accepted), info
+    return stack([_rgb(frame) for frame in frames], source), info
 
 
-def _look_at_packets(path: Path, name: str, accepted: str) -> Packets:
+def _look_at_packets(path: Path, source: Source) -> Packets:
     count, times, keys = 0, set(), []
-    with _opened(path, name, accepted) as (container, stream):
-        check_size(stream.height, stream.width, Source(name, accepted))
+    with _opened(path, source) as (container, stream):
+        check_size(stream.height, stream.width, source)
         rate = float(stream.average_rate or 0) or None
         for packet in container.demux(stream):  # each is let go again: together they are the whole file
             if not packet.size:
                 continue
             if packet.is_corrupt:
-                raise InputError(name, "damaged or cut off: not every frame is there", accepted)
+                raise source.refuse("damaged or cut off: not every frame is there")
             if packet.is_keyframe and packet.pts is not None:
                 keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
             if not packet.is_discard:
@@ -116,7 +115,7 @@ def _seek_frames(container: Any, stream: Any, packets: Packets, indices: list[in
 
 
 @contextmanager
-def _opened(path: Path, name: str, accepted: str) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Path, source: Source) -> Iterator[tuple[Any, Any]]:
     """A container and its first stream of moving pictures (a song's cover is none)."""
     import av
 
@@ -125,7 +124,7 @@ def _opened(path: Path, name: str, accepted: str) -> Iterator[tuple[Any, Any]]:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
-            raise InputError(name, f"no video in it (only {' and '.join(kinds)})", accepted)
+            raise source.refuse(f"no video in it (only {' and '.join(kinds)})")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 

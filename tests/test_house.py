@@ -37,7 +37,7 @@ BELOW = {
 # The files right in vitlens/ by their room; those not named here belong to the model. A folder that is not named here is a
 # room of its own name.
 FLAT = {
-    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts"],
+    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts", "isolation"],
     "parts": ["modality", "embed", "lens", "vit"],
     "model": ["cards"],
     "cli": ["__main__"],

@@ -20,8 +20,7 @@ import torch.nn.functional as F
 
 from vitlens import Modality, PerceiverConfig, Sample, register_modality
 from vitlens.embed import PatchEmbed
-from vitlens.errors import InputError
-from vitlens.sources import is_array, load_npy, local_file, name_of, numeric, to_array
+from vitlens.sources import Source
 
 
 @register_modality
@@ -36,15 +35,16 @@ class Thermal(Modality):
     default_lens = PerceiverConfig(depth=1, latents=8)
 
     def read(self, source, *, format=None):
-        if is_array(source):
-            values = to_array(source)
+        given = Source(source, self.accepts)
+        if given.is_array:
+            values = given.array()
         else:
-            with local_file(source, accepted=self.accepts, extensions=self.extensions, format=format) as path:
-                values = load_npy(path, source, self.accepts)
-        values = numeric(values, source, self.accepts)
+            with given.local_file(extensions=self.extensions, format=format) as path:
+                values = given.npy(path)
+        values = given.numeric(values)
         if values.ndim != 2:
-            raise InputError(name_of(source), f"{values.ndim} dimensions", self.accepts)
-        return Sample(values.astype(np.float32), name_of(source))
+            raise given.refuse(f"{values.ndim} dimensions")
+        return Sample(values.astype(np.float32), given.name)
 
     def transform(self, sample, *, train=False):
         x = (torch.from_numpy(np.asarray(sample.data)) - 300) / 20

@@ -1,7 +1,14 @@
 """From whatever a user hands in - path, file object, bytes, array - to checked bytes or arrays, or one clear InputError.
 
-A reader makes one `Source` at its door: the value, its name, and what is accepted. All that may have to refuse it takes that, so
-that a missing, empty, truncated or absurdly large input reads the same in every modality.
+A reader makes one `Source` of what it is handed and passes that on to its helpers, so that a missing, empty, truncated or
+absurdly large input reads the same in every modality:
+
+    given = Source(source, self.accepts)
+    with given.local_file(format=format) as path:
+        values = given.numeric(given.npy(path))
+    if values.ndim != 2:
+        raise given.refuse(f"{values.ndim} dimensions")
+    return Sample(values, given.name)
 """
 
 from __future__ import annotations
@@ -10,12 +17,11 @@ import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,59 +29,18 @@ from vitlens.errors import InputError
 
 GIB = 1 << 30
 MEMORY_BUDGET = 2 * GIB
-"""Bytes that one input may ask for when it is expanded; VITLENS_READ_GIB changes it."""
+"""Bytes that one input may take while it is read; VITLENS_READ_GIB changes it."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a reader was given, and what it accepts instead; made once, at the reader's door."""
-
-    value: Any
-    accepted: str
-
-    @cached_property
-    def name(self) -> str:
-        """A short name for messages: a path, or dtype and shape of an array."""
-        return name_of(self.value)
-
-    def refuse(self, found: str, hint: str = "", *, accepted: str | None = None) -> InputError:
-        """The error that says what was `found`; `hint` goes behind what is accepted, `accepted` in its place."""
-        return InputError(self.name, found, (self.accepted if accepted is None else accepted) + hint)
-
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
-        """Whatever a decoding library raises in this block becomes one InputError; an InputError passes unchanged."""
-        with decoding(self.value, self.accepted):
-            yield
-
-    @contextmanager
-    def local_file(self, extensions: Sequence[str] = (), format: str | None = None) -> Iterator[Path]:
-        """A checked path on disk, as `local_file` gives it."""
-        with local_file(self.value, accepted=self.accepted, extensions=extensions, format=format) as path:
-            yield path
-
-    def numeric(self, array: np.ndarray, hint: str = "") -> np.ndarray:
-        """`array` if it holds real, finite numbers, as `numeric` checks it."""
-        return numeric(array, self.value, self.accepted + hint)
-
-    def npy(self, path: Path, *, key: str | None = None) -> np.ndarray:
-        """The array of a .npy or .npz file, as `load_npy` reads it."""
-        return load_npy(path, self.value, self.accepted, key=key)
-
-    def needs(self, size: int, what: str) -> None:
-        """Refuse what would take more memory than one input may; asked before anything is expanded.
-
-        Raises:
-            InputError: `size` bytes for `what` (such as "a picture of 13000 x 13000 pixels") are above the budget.
-        """
-        budget = int(float(os.environ.get("VITLENS_READ_GIB", 0)) * GIB) or MEMORY_BUDGET
-        if size > budget:
-            found = f"{what}, which takes {size / GIB:.1f} GiB of memory"
-            raise self.refuse(found, f"; at most {budget / GIB:g} GiB (VITLENS_READ_GIB changes that)")
+def memory_budget() -> int:
+    """`MEMORY_BUDGET`, or what VITLENS_READ_GIB says in its place."""
+    return int(float(os.environ.get("VITLENS_READ_GIB", 0)) * GIB) or MEMORY_BUDGET
 
 
 def name_of(source: Any) -> str:
     """A short name of `source` for messages: the path, the file object's name, or dtype and shape of an array."""
+    if isinstance(source, Source):
+        return source.name
     if isinstance(source, str | os.PathLike):
         return os.fspath(source) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
@@ -144,43 +109,6 @@ def check_file(path: str | os.PathLike[str], *, accepted: str, extensions: Seque
 
 
 @contextmanager
-def local_file(
-    source: Any, *, accepted: str, extensions: Sequence[str] = (), format: str | None = None, max_bytes: int = 4 * GIB
-) -> Iterator[Path]:
-    """Yield a checked path on disk for a path, a binary file object or bytes.
-
-    File objects and bytes are copied to a temporary file that is removed afterwards; its type is taken from `format` (`"ply"`)
-    or from the object's own name.
-
-    Raises:
-        InputError: as `check_file`, or `source` is none of the three, or the type of a file object is not known.
-    """
-    if is_path(source):
-        yield check_file(source, accepted=accepted, extensions=extensions, max_bytes=max_bytes)
-        return
-    name = name_of(source)
-    if hasattr(source, "read"):
-        content = source.read(max_bytes + 1)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        content = bytes(source)
-    else:
-        raise InputError(name, f"a {type(source).__name__}", accepted)
-    if isinstance(content, str):
-        raise InputError(name, "a file opened in text mode", f"{accepted}; open it with mode 'rb'")
-    suffix = (format or suffix_of(str(getattr(source, "name", "")))).lower().lstrip(".")
-    if extensions and suffix not in extensions:
-        found = f"a file of type .{suffix}" if suffix else "a file object whose type is not known"
-        raise InputError(name, found, f"{accepted}; say which with format='{extensions[0]}'")
-    with tempfile.TemporaryDirectory(prefix="vitlens-") as folder:
-        copy = Path(folder) / f"source.{suffix}"
-        copy.write_bytes(content)
-        try:
-            yield check_file(copy, accepted=accepted, extensions=extensions, max_bytes=max_bytes)
-        except InputError as error:
-            raise InputError(error.source.replace(os.fspath(copy), name), error.found, error.accepted) from error
-
-
-@contextmanager
 def decoding(source: Any, accepted: str) -> Iterator[None]:
     """Turn whatever a decoding library raises into one `InputError` that names `source`; an `InputError` passes unchanged."""
     try:
@@ -196,62 +124,153 @@ def decoding(source: Any, accepted: str) -> Iterator[None]:
         raise InputError(name_of(source), f"cannot be decoded ({reason[:200]})", accepted) from error
 
 
-def numeric(array: np.ndarray, source: Any, accepted: str) -> np.ndarray:
-    """Return `array` if it holds real numbers, at least one, all finite.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader was handed, with its name and what is accepted instead, for every error that is raised while it is read."""
+
+    value: Any
+    accepted: str
+    name: str = ""
+    """How errors call it; by default `name_of(value)`."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", name_of(self.value))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it keeps its words only: a process that reads for this one needs no more."""
+        return Source, (None, self.accepted, self.name)
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a file on disk."""
+        return is_path(self.value)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is a numpy array or a torch tensor."""
+        return is_array(self.value)
+
+    def refuse(self, found: str, hint: str = "", *, accepted: str | None = None) -> InputError:
+        """The error for what was `found`, to be raised; `hint` is added to what is accepted, `accepted` stands in its place."""
+        accepted = self.accepted if accepted is None else accepted
+        return InputError(self.name, found, f"{accepted}; {hint}" if hint else accepted)
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """`decoding` of this source: what a library raises becomes an InputError."""
+        return decoding(self, self.accepted)
+
+    def needs(self, size: float, what: str) -> None:
+        """Refuse what would take more memory than one input may; asked as soon as a header tells, before anything is expanded.
+
+        Raises:
+            InputError: `size` bytes for `what` (such as "a picture of 13000 x 13000 pixels") are above the budget.
+        """
+        if size > memory_budget():
+            found = f"{what}, which takes {size / GIB:.1f} GiB of memory"
+            raise self.refuse(found, f"at most {memory_budget() / GIB:g} GiB (VITLENS_READ_GIB changes that)")
+
+    def array(self) -> np.ndarray:
+        """The array or tensor it is, as a numpy array, not copied where possible."""
+        with self.decoding():
+            return to_array(self.value)
+
+    def numeric(self, array: np.ndarray, hint: str = "") -> np.ndarray:
+        """Return `array` if it holds real numbers, at least one, all finite.
+
+        Raises:
+            InputError: no elements, another dtype (object, string, complex, bool), or NaN/inf among the values (with their
+                count).
+        """
+        if array.dtype.kind not in "iuf":
+            raise self.refuse(f"values of type {array.dtype}", hint)
+        if array.size == 0:
+            raise self.refuse(f"no values (shape {list(array.shape)})", hint)
+        if array.dtype.kind == "f":
+            bad = array.size - int(np.isfinite(array).sum())
+            if bad:
+                raise self.refuse(f"{bad} of {array.size} values are NaN or infinite", hint)
+        return array
+
+    @contextmanager
+    def local_file(
+        self, extensions: Sequence[str] = (), format: str | None = None, *, max_bytes: int = 4 * GIB
+    ) -> Iterator[Path]:
+        """Yield a checked path on disk for a path, a binary file object or bytes.
+
+        File objects and bytes are copied to a temporary file that is removed afterwards; its type is taken from `format`
+        (`"ply"`) or from the object's own name.
+
+        Raises:
+            InputError: as `check_file`, or it is none of the three, or the type of a file object is not known.
+        """
+        if self.is_path:
+            yield check_file(self.value, accepted=self.accepted, extensions=extensions, max_bytes=max_bytes)
+            return
+        if hasattr(self.value, "read"):
+            content = self.value.read(max_bytes + 1)
+        elif isinstance(self.value, bytes | bytearray | memoryview):
+            content = bytes(self.value)
+        else:
+            raise self.refuse(f"a {type(self.value).__name__}")
+        if isinstance(content, str):
+            raise self.refuse("a file opened in text mode", "open it with mode 'rb'")
+        suffix = (format or suffix_of(str(getattr(self.value, "name", "")))).lower().lstrip(".")
+        if extensions and suffix not in extensions:
+            found = f"a file of type .{suffix}" if suffix else "a file object whose type is not known"
+            raise self.refuse(found, f"say which with format='{extensions[0]}'")
+        with tempfile.TemporaryDirectory(prefix="vitlens-") as folder:
+            copy = Path(folder) / f"source.{suffix}"
+            copy.write_bytes(content)
+            try:
+                yield check_file(copy, accepted=self.accepted, extensions=extensions, max_bytes=max_bytes)
+            except InputError as error:
+                raise InputError(error.source.replace(os.fspath(copy), self.name), error.found, error.accepted) from error
+
+    def npy(
+        self, path: Path, *, key: str | None = None, check: Callable[[tuple[int, ...]], None] = lambda shape: None
+    ) -> np.ndarray:
+        """Read one array of a .npy or .npz file, never unpickling objects; of several arrays in an .npz, `key` says which.
+
+        `check` gets the shape that the array's header states before anything is read, and may refuse it.
+
+        Raises:
+            InputError: truncated, holds pickled objects, asks for too much memory, or an .npz with several arrays and no (or a
+                wrong) `key`.
+        """
+        with self.decoding(), path.open("rb") as file:
+            if file.read(2) != b"PK":
+                file.seek(0)
+                return self._load_array(file, path.stat().st_size, check)
+            with zipfile.ZipFile(file) as archive:
+                names = {entry.removesuffix(".npy"): entry for entry in archive.namelist()}
+                if key is None and len(names) != 1:
+                    raise self.refuse(f"{len(names)} arrays ({', '.join([*names][:8])})", "say which with key=")
+                if key is not None and key not in names:
+                    raise self.refuse(f"no array {key!r} (it holds {', '.join([*names][:8])})")
+                entry = archive.getinfo(names[key if key is not None else next(iter(names))])
+                with archive.open(entry) as member:
+                    return self._load_array(member, entry.file_size, check)
+
+    def _load_array(self, file: IO[bytes], size: int, check: Callable[[tuple[int, ...]], None]) -> np.ndarray:
+        """The array of the .npy content `file` of `size` bytes."""
+        shape, dtype = npy_header(file)
+        check(shape)
+        count, head = math.prod(shape) * dtype.itemsize, file.tell()
+        self.needs(count, f"an array of shape {list(shape)}")
+        if not dtype.hasobject and size < head + count:
+            raise self.refuse(f"cut short: {size} of {head + count} bytes")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array that a .npy content begins with; `file` stands behind the header then.
 
     Raises:
-        InputError: no elements, another dtype (object, string, complex, bool), or NaN/inf among the values (with their count).
+        ValueError: no .npy content.
     """
-    name = name_of(source)
-    if array.dtype.kind not in "iuf":
-        raise InputError(name, f"values of type {array.dtype}", accepted)
-    if array.size == 0:
-        raise InputError(name, f"no values (shape {list(array.shape)})", accepted)
-    if array.dtype.kind == "f":
-        bad = array.size - int(np.isfinite(array).sum())
-        if bad:
-            raise InputError(name, f"{bad} of {array.size} values are NaN or infinite", accepted)
-    return array
-
-
-def load_npy(path: Path, source: Any, accepted: str, *, key: str | None = None) -> np.ndarray:
-    """Read one array of a .npy or .npz file, never unpickling objects; of several arrays in an .npz, `key` says which.
-
-    Raises:
-        InputError: truncated, holds pickled objects, more than the memory budget, or an .npz with several arrays and no (or a
-            wrong) `key`.
-    """
-    from_ = Source(source, accepted)
-    with from_.decoding():
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                from_.needs(_npy_bytes(file), "an array")
-            return np.load(path, allow_pickle=False)
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if key is None and len(names) != 1:
-                raise from_.refuse(f"{len(names)} arrays ({', '.join(names[:8])})", "; say which with key=")
-            if key is not None and key not in names:
-                raise from_.refuse(f"no array {key!r} (it holds {', '.join(names[:8])})")
-            entry = archive.getinfo(archive.namelist()[names.index(key) if key is not None else 0])
-            with archive.open(entry) as file:
-                from_.needs(max(_npy_bytes(file), entry.file_size), "an array")
-            with archive.open(entry) as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that the header of an open .npy file tells.
-
-    Raises:
-        ValueError: no such header.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    first = np.lib.format.read_magic(file)[0] == 1
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     return shape, dtype
-
-
-def _npy_bytes(file: Any) -> int:
-    shape, dtype = npy_header(file)
-    return math.prod(shape) * dtype.itemsize

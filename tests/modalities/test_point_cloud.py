@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.golden import POINT_BERT, POINT_NET, REFERENCE, arrays, batch, module, official_state
 from vitlens.errors import InputError, OptionError
-from vitlens.modalities import point_las, point_sampling
+from vitlens.modalities import point_sampling
 from vitlens.modalities.point_cloud import PointCloud
 from vitlens.modalities.point_sampling import ball_query, farthest_point_sample, gather_points, knn_groups
 from vitlens.modality import Sample
@@ -495,7 +495,7 @@ def test_laz_equals_las_and_a_damaged_one_does_not_end_the_process(tmp_path: Pat
     # the number of chunks, at which the decompressor asks for 64 GiB and aborts
     table_at = struct.unpack_from("<q", content, struct.unpack_from("<I", content, 96)[0])[0]
     broken = content[: table_at + 4] + b"\xff\xff\xff\xf0" + content[table_at + 8 :]
-    with pytest.raises(InputError, match=r"cannot be decoded|cut short"):
+    with pytest.raises(InputError, match=r"damaged|cut short"):
         small.read(broken, format="laz")
 
 
@@ -678,16 +678,11 @@ def test_files_that_are_no_cloud_are_refused_by_name(name: str, content: bytes, 
     assert caught.value.source == str(tmp_path / name)
 
 
-def test_a_las_file_cut_short_says_so_and_one_that_takes_too_long_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_las_file_cut_short_says_so(tmp_path: Path) -> None:
     content = las(XYZ, None, 0, "las", tmp_path)
     for cut in (content[:-1], content[: -20 * 40], content[:100]):
         with pytest.raises(InputError, match="cut short"):
             small.read(cut, format="las")
-    monkeypatch.setattr(point_las, "LAS_SECONDS", 0)
-    with pytest.raises(InputError, match="takes more than"):
-        small.read(content, format="las")
 
 
 def test_damaged_files_leave_the_terminal_alone(capfd: pytest.CaptureFixture[str]) -> None:
