@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
 from vitlens.lens import PerceiverConfig
+from vitlens.modalities.audio_features import LOWEST, filter_bank, mel, reach_of, resample
 from vitlens.modalities.audio_files import ACCEPTED, check_size, checked_rate, checked_waveform, decode, from_array
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source
@@ -138,20 +138,8 @@ class Audio(Modality):
         return torch.tensor(data[0]) if self.mono == "first" else torch.tensor(data).mean(0)
 
     def _filter_bank(self, waveform: Tensor) -> Tensor:
-        """Log-mel energies [n, mel_bins] of [samples] at the model's rate: 25 ms Hann windows, every 10 ms, no dither."""
-        from torchaudio.compliance import kaldi
-
-        return kaldi.fbank(
-            (waveform - waveform.mean())[None],
-            sample_frequency=self.rate,
-            num_mel_bins=self.mel_bins,
-            window_type="hanning",
-            frame_length=25,
-            frame_shift=10,
-            htk_compat=True,
-            use_energy=False,
-            dither=0.0,
-        )
+        """Log-mel energies [n, mel_bins] of [samples] at the model's rate."""
+        return filter_bank(waveform - waveform.mean(), rate=self.rate, bins=self.mel_bins)
 
     def _padded(self, bank: Tensor) -> Tensor:
         return nn.functional.pad(bank[: self.frames], (0, 0, 0, max(0, self.frames - bank.shape[0])))
@@ -235,9 +223,9 @@ class Audio(Modality):
         top, seconds = float(decibels.max()), len(shown) / self.rate
         extent = (0.0, seconds, 0.0, float(self.mel_bins))
         axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top, extent=extent)
-        lowest, highest = _mel(20), _mel(self.rate / 2)
+        lowest, highest = mel(LOWEST), mel(self.rate / 2)
         marks = [khz for khz in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16) if 1000 * khz <= self.rate / 2]
-        heights = [self.mel_bins * (_mel(1000 * khz) - lowest) / (highest - lowest) for khz in marks]
+        heights = [self.mel_bins * (mel(1000 * khz) - lowest) / (highest - lowest) for khz in marks]
         axes.set_yticks(heights, [f"{khz:g}" for khz in marks])
         axes.set_xlabel("time (s)")
         axes.set_ylabel("frequency (kHz)")
@@ -258,10 +246,6 @@ class AudioEmbed(PatchEmbed):
         return super().split(x.transpose(1, 2).unsqueeze(1))
 
 
-def _mel(hertz: float) -> float:
-    return 1127 * math.log(1 + hertz / 700)
-
-
 def _span(longest: int, size: int) -> tuple[int, int]:
     """A random stretch of at most `longest` out of `size`."""
     length = float(torch.rand(()) * longest)
@@ -269,21 +253,12 @@ def _span(longest: int, size: int) -> tuple[int, int]:
     return int(start), int(start) + int(length)
 
 
-@lru_cache(maxsize=4)
-def _resampler(up: int, down: int) -> nn.Module:
-    from torchaudio.transforms import Resample
-
-    # The published models heard sound resampled by a float32 kernel, whose rounding fills the empty bands with a faint noise.
-    return Resample(down, up, dtype=torch.float32)
-
-
 def _resample(waveform: Tensor, speed: Fraction, start: int, stop: int) -> Tensor:
     """Samples `start` to `stop` of [samples] after resampling by `speed`; nothing but what they depend on is computed."""
     if speed == 1:
         return waveform[start:stop]
     up, down = speed.numerator, speed.denominator
-    reach = math.ceil(7 * max(1, down / up) / down) + 1  # the kernel's half width, in blocks of `down` input samples
+    reach = math.ceil(reach_of(up, down) / down) + 1  # in blocks of `down` input samples
     first, last = max(0, start // up - reach), stop // up + 1 + reach
-    with torch.no_grad():
-        piece = _resampler(up, down)(waveform[first * down : last * down])
+    piece = resample(waveform[first * down : last * down], up, down)
     return piece[start - first * up : stop - first * up]

@@ -20,7 +20,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.golden import REFERENCE, arrays, module
 from vitlens.errors import InputError, OptionError
-from vitlens.modalities.audio import Audio, _resample, _resampler
+from vitlens.modalities import audio_features
+from vitlens.modalities.audio import Audio, _resample
 
 REPORT = json.loads((REFERENCE / "golden_preproc_report.json").read_text())
 FORMATS = ["wav", "flac", "ogg", "mp3", "aiff", "au", "w64", "rf64", "caf"]
@@ -44,6 +45,16 @@ def encoded(format: str, seconds: float = 1.0, channels: int = 2) -> bytes:
 # --- the published preprocessing ---
 
 
+@pytest.fixture(params=["torchaudio", "own"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filter banks and resampling by torchaudio, and by what steps in for it."""
+    if request.param == "own":
+        monkeypatch.setattr(audio_features, "has_torchaudio", lambda: False)
+    elif not audio_features.has_torchaudio():
+        pytest.skip("no torchaudio for this torch: pip install 'vitlens[torchaudio]' runs this")
+
+
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("seconds", [3, 5, 12])
 @pytest.mark.parametrize(("kind", "rate", "channels"), [("16k_mono", 16000, 1), ("44k_stereo", 44100, 2)])
 def test_filter_banks_match_the_reference(tmp_path: Path, kind: str, rate: int, channels: int, seconds: int) -> None:
@@ -63,6 +74,7 @@ def test_filter_banks_match_the_reference(tmp_path: Path, kind: str, rate: int, 
     np.testing.assert_allclose([ours.mean(), ours.std(), ours.min()], [stats["mean"], stats["std"], stats["min"]], atol=1e-4)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_later_window_of_a_repeated_sound_matches_the_reference() -> None:
     golden = np.load(REFERENCE / "golden_preproc_formula" / "audio_16k_mono_3s.npz")["fbank_start_max"]
     late = np.roll(inputs.pcm16(inputs.chirp(16000, 3, 1))[:, 0], -15999)  # a repeated sound is periodic
@@ -70,6 +82,7 @@ def test_a_later_window_of_a_repeated_sound_matches_the_reference() -> None:
     assert np.abs(ours[:1, ::2, ::2] - golden).max() < 4e-3
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_resampling_matches_the_reference() -> None:
     golden = np.load(REFERENCE / "golden_preproc_formula" / "audio_resample_44k_stereo_3s.npz")["wave_every_5"]
     wave = torch.from_numpy(audio.read(inputs.pcm16(inputs.chirp(44100, 3, 2)).T, rate=44100).data)
@@ -77,6 +90,7 @@ def test_resampling_matches_the_reference() -> None:
     np.testing.assert_allclose(ours[:, ::5], golden, atol=1e-6)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("seconds", ["5.5", "7.0", "10.0", "60.25"])
 def test_clips_start_where_the_reference_starts_them(seconds: str) -> None:
     sweep = np.sin(np.cumsum(np.linspace(0.05, 2.5, int(float(seconds) * 16000)))).astype(np.float32)
@@ -109,7 +123,7 @@ def test_any_rate_gives_the_same_spectrogram(rate: int) -> None:
 def test_resampling_a_part_equals_the_part_of_the_resampled(rate: int, start: int, length: int) -> None:
     speed = Fraction(16000, rate)
     wave = torch.from_numpy(np.random.default_rng(rate).standard_normal(rate).astype(np.float32))
-    whole = _resampler(speed.numerator, speed.denominator)(wave)
+    whole = audio_features.resample(wave, speed.numerator, speed.denominator)
     torch.testing.assert_close(_resample(wave, speed, start, start + length), whole[start : start + length], atol=1e-5, rtol=0)
 
 
