@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from vitlens import devices
 from vitlens.cli import doctor
 from vitlens.cli.app import app
 from vitlens.errors import MissingDependencyError
@@ -54,6 +56,32 @@ def test_a_library_that_does_not_import_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(doctor.importlib, "import_module", fail)
     assert "nms does not exist" in checks("packages")["import torchvision"].detail
+
+
+def test_a_torchaudio_of_another_torch_is_a_fault_and_none_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise RuntimeError(f"{name} was compiled with another CUDA")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", fail)
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.11.0")
+    (check,) = doctor.check_torchaudio()
+    assert (check.state, check.fix) == ("broken", "pip uninstall torchaudio")
+    assert "2.11.0" in check.detail and "another CUDA" in check.detail and "transformers" in check.detail
+
+    def absent(name: str) -> str:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", absent)
+    assert list(doctor.check_torchaudio()) == []
+
+
+def test_a_gpu_without_a_usable_driver_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "nvidia_gpus", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = {check.name: check for check in doctor.check_devices()}
+    assert found["cuda"].state == "broken" and "13.2" in found["cuda"].detail and "driver" in found["cuda"].fix
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import VitlensError
 
 app = new_app()
-EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb")
+EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb", "torchaudio", "pcd")
 """Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
-TRIED = ("torch", "torchvision", "torchaudio", "timm", "open_clip")
+TRIED = ("torch", "torchvision", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
 
 
@@ -81,6 +81,19 @@ def check_packages() -> Iterator[Check]:
         problem = _import_problem(name)
         if problem:
             yield Check("packages", f"import {name}", "broken", problem, "pip install --force-reinstall vitlens")
+    yield from check_torchaudio()
+
+
+def check_torchaudio() -> Iterator[Check]:
+    """A torchaudio of another torch: vitlens does without it, transformers imports it wherever it finds it, and fails."""
+    try:
+        version = metadata.version("torchaudio")
+    except metadata.PackageNotFoundError:
+        return
+    problem = _import_problem("torchaudio")
+    if problem:
+        detail = f"{version} does not fit this torch ({problem}); vitlens needs none, but transformers and peft fail with it"
+        yield Check("packages", "import torchaudio", "broken", detail, "pip uninstall torchaudio")
 
 
 def _requirement(requirement: Any, worst: Literal["note", "broken"], fix: str) -> Check:
@@ -107,11 +120,15 @@ def check_devices() -> Iterator[Check]:
         return
     import torch
 
+    from vitlens.devices import cuda_problem
+
     yield Check("device", "cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(number)
             yield Check("device", f"cuda:{number}", "ok", f"{device.name}, {device.total_memory / 2**30:.0f} GiB")
+    elif problem := cuda_problem():
+        yield Check("device", "cuda", "broken", problem, "update the NVIDIA driver, or install a torch built for an older CUDA")
     elif torch.version.cuda:
         yield Check("device", "cuda", "note", f"torch is built for CUDA {torch.version.cuda}, but finds no GPU or driver")
     else:
