@@ -7,18 +7,25 @@ DIST ?= dist
 BIN := $(VENV)/bin
 READY := $(VENV)/.vitlens-installed
 EXTRAS := .[all,dev,docs]
+# A torch that torchaudio does not exist for, and what is tested beside it: all that computes.
+TORCH ?= 2.15.0
+TORCH_VENV ?= .venv-torch-$(TORCH)
+TORCH_TESTS ?= tests/core tests/modalities tests/train tests/adapters
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs wheel install constraints clean
+.PHONY: help demo test test-torch lint format types docs wheel install constraints clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## show what vitlens does, without downloads; writes demo/
 	$(BIN)/vitlens demo
 
 test: $(READY) ## run the offline tests; ARGS="-k audio", JOBS=8
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-torch: $(TORCH_VENV)/.vitlens-installed ## run the tests of what computes beside TORCH=2.15.0, without torchaudio
+	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) $(ARGS) $(TORCH_TESTS)
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .
@@ -48,7 +55,7 @@ constraints: $(READY) ## pin pyproject.toml's dependencies again; ARGS=--upgrade
 	mv constraints.new constraints.txt
 
 clean: ## remove what the other targets made, except .venv
-	rm -rf build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv-torch-* build dist site demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "vitlens needs Python 3.10 or newer: make PYTHON=...")'
@@ -60,4 +67,12 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	{ $(BIN)/python -m pip install --quiet -c constraints.txt uv && \
 	  .ci/uv $(BIN)/python pip install --python $(BIN)/python -c constraints.txt -e '$(EXTRAS)'; } || \
 	    $(BIN)/python -m pip install -c constraints.txt -e '$(EXTRAS)'
+	@touch $@
+
+# The tested versions of everything but torch and what comes with it; torchaudio stays out.
+$(TORCH_VENV)/.vitlens-installed: pyproject.toml constraints.txt $(READY)
+	$(BIN)/python -m venv --clear --without-pip $(TORCH_VENV)
+	grep -vE '^(torch|torchvision|torchaudio|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==' constraints.txt >$(TORCH_VENV)/constraints.txt
+	.ci/uv $(BIN)/python pip install --python $(TORCH_VENV)/bin/python -c $(TORCH_VENV)/constraints.txt \
+	    'torch==$(TORCH)' -e '.[any-torch,test]'
 	@touch $@
