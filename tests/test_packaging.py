@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, files, versio
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import vitlens
 from tests.repository import FILES, FOLDERS, ROOT, imports, tracked_files
@@ -130,6 +131,66 @@ def importable(distribution: str) -> set[str]:
     except PackageNotFoundError:
         return {distribution.replace("-", "_")}
     return {top.split(".")[0] for top in tops}
+
+
+@pytest.fixture(scope="module")
+def requirements(wheel: Path) -> list[Requirement]:
+    """What the wheel asks for."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    return [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
+
+
+def asked_for(requirements: list[Requirement], extra: str = "", **system: str) -> set[str]:
+    """The distributions that pip installs on a system, for nothing or for an extra."""
+    place = {
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+        "platform_release": "6.8.0",
+        "python_version": "3.11",
+        **system,
+    }
+    return {r.name for r in requirements if r.marker is None or r.marker.evaluate({**place, "extra": extra})}
+
+
+def test_a_torch_that_is_there_stays(requirements: list[Requirement]) -> None:
+    (torch,) = (r for r in requirements if r.name == "torch" and r.marker is None)
+    assert all(torch.specifier.contains(there) for there in ("2.8.0", "2.11.0", "2.15.0+cu132", "2.99"))
+    assert not torch.specifier.contains("2.7.1")
+    assert "torchaudio" not in asked_for(requirements)
+    assert "torchaudio" in asked_for(requirements, "torchaudio")
+    assert {"torchaudio", "transformers"} <= asked_for(requirements, "all")
+    assert "torchaudio" not in asked_for(requirements, "any-torch")
+
+
+@pytest.mark.parametrize(
+    ("system", "there"),
+    [
+        ({}, "open3d-cpu"),
+        ({"python_version": "3.10"}, "open3d-cpu"),
+        ({"python_version": "3.12"}, "open3d-cpu"),
+        ({"python_version": "3.13"}, None),
+        ({"platform_release": "4.18.0-553.el8_10.x86_64"}, None),
+        ({"platform_machine": "aarch64"}, None),
+        ({"sys_platform": "darwin", "platform_machine": "arm64", "python_version": "3.14"}, "open3d"),
+        ({"sys_platform": "darwin", "platform_machine": "x86_64"}, None),
+        ({"sys_platform": "win32", "platform_machine": "AMD64", "python_version": "3.14"}, "open3d"),
+        ({"sys_platform": "win32", "platform_machine": "ARM64"}, None),
+    ],
+)
+def test_open3d_is_asked_for_where_a_wheel_of_it_exists(
+    system: dict[str, str], there: str | None, requirements: list[Requirement]
+) -> None:
+    found = {name for name in asked_for(requirements, **system) if name.startswith("open3d")}
+    assert found == ({there} if there else set())
+    assert {name for name in asked_for(requirements, "toybox", **system) if name.startswith("open3d")}
+
+
+def test_the_classifiers_name_the_pythons_of_the_readme() -> None:
+    served = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert served == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+    assert "3.10 - 3.14" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_imported_library_is_a_declared_dependency() -> None:

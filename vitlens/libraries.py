@@ -25,5 +25,6 @@ def load_open3d() -> Any:
                 ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
         import open3d
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"{error}: pip install open3d libusb-package") from error
+        advice = "pip install 'vitlens[toybox]'"
+        raise MissingDependencyError(f"open3d, which draws the Toybox, cannot be imported ({error}): {advice}") from error
     return open3d

@@ -19,7 +19,7 @@ from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import VitlensError
 
 app = new_app()
-EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb", "torchaudio", "pcd")
+EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb", "torchaudio", "toybox")
 """Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
 TRIED = ("torch", "torchvision", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
