@@ -105,8 +105,8 @@ def _harmless_globals() -> list[Any]:
     from collections import OrderedDict
 
     import numpy as np
+    from numpy._core import multiarray
 
-    multiarray = np._core.multiarray
     makers = {"scalar": multiarray.scalar, "_reconstruct": multiarray._reconstruct}
     numpy = [(made, f"numpy.{core}.multiarray.{name}") for name, made in makers.items() for core in ("core", "_core")]
     kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdSUO"}

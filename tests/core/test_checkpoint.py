@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 from collections import OrderedDict, defaultdict
 from datetime import date
 from pathlib import Path
