@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shutil
 from collections import OrderedDict, defaultdict
 from datetime import date
 from pathlib import Path
@@ -195,7 +195,7 @@ def test_what_public_trainers_leave_beside_the_tensors_is_read(what: str, core: 
         (Path("a"), "pathlib.PosixPath"),
         (os.getcwd, "posix.getcwd"),
         (date(2020, 1, 1), "datetime.date"),
-        (subprocess.run, "subprocess.run"),
+        (shutil.rmtree, "shutil.rmtree"),
     ],
 )
 def test_any_other_type_is_refused_by_its_name_alone(thing: Any, name: str, zipped: bool, tmp_path: Path) -> None:
