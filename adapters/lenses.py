@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from vitlens.adapters.splice import HostTower, LensStream
-from vitlens.errors import ModalityError, OptionError
+from vitlens.errors import ModalityError, ModelError, OptionError
+from vitlens.modality import list_modalities
 from vitlens.model import ViTLens, load
+from vitlens.zoo import card_of_file
 
-Lenses = Mapping[str, "ViTLens | LensStream | str"]
-"""Stream -> its lens: a model, a stream, or a name or folder that `vitlens.load` knows."""
+Lenses = Mapping[str, "ViTLens | LensStream | str | os.PathLike[str]"]
+"""Stream -> its lens: a model, a stream, a name or folder that `vitlens.load` knows, or a file of published weights."""
+
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+"""Suffixes of files, which no name of a model has."""
 
 
 def plugged_in(tower: HostTower, lenses: Lenses | None, *, taken: Sequence[str], allow_other_vit: bool) -> dict[str, LensStream]:
@@ -31,21 +38,37 @@ def plugged_in(tower: HostTower, lenses: Lenses | None, *, taken: Sequence[str],
 
 
 def lens_streams(lenses: Lenses) -> dict[str, LensStream]:
-    """Streams by name: of models, of names or folders that `vitlens.load` knows, or as they are.
+    """Streams by name: of models, of names, folders or files, or as they are.
 
     The name is the modality; of a model with a single lens it may be any ("point_cloud_left").
 
     Raises:
-        ModalityError, ModelError: as `vitlens.load`.
+        ModalityError, ModelError, CheckpointError: as `vitlens.load`.
     """
     streams: dict[str, LensStream] = {}
     for name, lens in lenses.items():
-        if isinstance(lens, str):
-            lens = load(lens, modalities=[name])
+        if isinstance(lens, str | os.PathLike):
+            lens = _loaded(os.fspath(lens), name)
         if not isinstance(lens, ViTLens | LensStream):
-            raise OptionError(f"lenses[{name!r}] must be a ViTLens, a LensStream or a model's name, found {type(lens).__name__}")
+            kinds = "a ViTLens, a LensStream, a model's name, or a folder or file of weights"
+            raise OptionError(f"lenses[{name!r}] must be {kinds}, found {type(lens).__name__}")
         streams[name] = lens if isinstance(lens, LensStream) else LensStream.from_model(lens, _sensor(lens, name))
     return streams
+
+
+def _loaded(lens: str, name: str) -> ViTLens:
+    """The model of a name, a folder or a weights file, as far as the stream of this name needs it."""
+    path = Path(lens).expanduser()
+    known = name in list_modalities()
+    if path.suffix not in WEIGHTS:
+        return load(path if path.is_dir() else lens, modalities=[name] if known else None)
+    if not path.is_file():
+        raise ModelError(f"lens of {name!r}: {lens}: no such file")
+    if (path.parent / "config.json").is_file():  # the weights of a native folder
+        return load(path.parent, modalities=[name] if known else None)
+    card = card_of_file(path, name if known else None)
+    sensors = [encoder.modality for encoder in card.spec.encoders if encoder.modality not in ("image", "text")]
+    return load(card.name, weights=path, modalities=[name] if known else sensors)
 
 
 def _sensor(model: ViTLens, name: str) -> str:

@@ -28,7 +28,7 @@ from vitlens.fingerprint import ViTFingerprint, fingerprint
 from vitlens.model import ViTLens
 from vitlens.sources import name_of
 from vitlens.towers import from_huggingface
-from vitlens.vit import FrozenViT, Trainable
+from vitlens.vit import FrozenViT, HostViT, Trainable
 
 Positions = Literal["strict", "interpolate"]
 
@@ -63,6 +63,8 @@ class LensStream(nn.Module):
         self.trains = trains
         self.fingerprint: ViTFingerprint | None = None
         self.own: FrozenViT | None = None
+        if isinstance(encoder.vit, HostViT) and encoder.vit.fingerprint is not None:
+            self.fingerprint = ViTFingerprint({part: tuple(values) for part, values in encoder.vit.fingerprint.items()})
         if isinstance(encoder.vit, FrozenViT):
             self.fingerprint = fingerprint(encoder.vit)
             if trains != Trainable() or self.skipped:

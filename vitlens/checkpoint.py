@@ -5,7 +5,7 @@ Official layouts (key manifests measured from the public reference, see tests/re
     one_stop   vitlens.<image|text|pc|...>.*                         all modalities in one file
     tri_tower  visual.* (the sensor), image.*, text without prefix   one training file per modality, `module.` from DDP
     openshape  backbone.* (the sensor only)                          bigG point clouds, blocks renumbered after skipping
-    lens       visual.visual_adapter.*, visual.perceiver.*           ModEmbed and lens only, for a host model's ViT
+    lens       visual.visual_adapter.*, visual.perceiver.*           for a host model's ViT, trimmed or not: see lens_files
     open_clip  visual.* (the image), text without prefix             the CLIP anchors
 
 Every key of a file is used, belongs to a tower that was not asked for, or is named in a CheckpointError.
@@ -20,7 +20,7 @@ import pickle
 import re
 import zlib
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from vitlens.disk import atomic
 from vitlens.errors import CheckpointError
+from vitlens.lens_files import is_lens_file, split_lens_file
 from vitlens.sources import check_file
 
 Layout = Literal["one_stop", "tri_tower", "openshape", "lens", "open_clip"]
@@ -58,11 +59,17 @@ _TEXT = (
 
 @dataclass(frozen=True)
 class Imported:
-    """What an official file held: native key -> tensor, the towers it describes, and its temperature if it has one."""
+    """What an official file held: native key -> tensor, the towers it describes, and its temperature if it has one.
+
+    Of a lens for a host's ViT: `vit` is that ViT where the file has it, under timm's names, and `left_out` says in words what
+    else it held.
+    """
 
     state: dict[str, Tensor]
     towers: frozenset[str]
     logit_scale: float | None = None
+    vit: Mapping[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -164,11 +171,10 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         return "one_stop"
     if heads == {"backbone"}:
         return "openshape"
+    if is_lens_file(keys):
+        return "lens"
     if {"visual", "image"} <= heads:
         return "tri_tower"
-    parts = ("visual_adapter.", "perceiver.", "visual.visual_adapter.", "visual.perceiver.")
-    if all(key.startswith(parts) for key in keys):
-        return "lens"
     if {"visual", "transformer", "token_embedding"} <= heads:
         return "open_clip"
     raise CheckpointError(f"unknown layout: keys start with {_some(sorted(heads))}")
@@ -185,6 +191,9 @@ def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: La
     layout = layout or detect_layout(state)
     if layout in ("tri_tower", "openshape", "lens") and not sensor:
         raise CheckpointError(f"a file of layout {layout} holds one sensor's tower: say which modality it is")
+    if layout == "lens":
+        parts = split_lens_file(state)
+        return Imported(_of_lens(parts.lens, sensor), frozenset({sensor}), vit=parts.vit, left_out=parts.left_out)
     renamed: dict[str, Tensor] = {}
     unknown: list[str] = []
     for key, value in state.items():
@@ -201,14 +210,17 @@ def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: La
     return Imported(renamed, frozenset(map(tower_of, renamed)), None if scale is None else math.exp(float(scale)))
 
 
+def _of_lens(lens: Mapping[str, Tensor], sensor: str) -> dict[str, Tensor]:
+    named = {_renamed(key, _TOWER, f"encoders.{sensor}."): value for key, value in lens.items()}
+    return {key: value for key, value in named.items() if key is not None}
+
+
 def _native_key(key: str, layout: Layout, sensor: str) -> str | None:
     head, _, rest = key.partition(".")
     if layout == "one_stop":
         modality, _, rest = rest.partition(".")
         modality = OFFICIAL_NAMES.get(modality, modality)
         return _renamed(rest, _TEXT, "text.") if modality == "text" else _renamed(rest, _TOWER, f"encoders.{modality}.")
-    if layout == "lens" and head in ("visual_adapter", "perceiver"):
-        return _renamed(key, _TOWER, f"encoders.{sensor}.")
     if head in ("visual", "backbone"):
         return _renamed(rest, _TOWER, f"encoders.{'image' if layout == 'open_clip' else sensor}.")
     if head == "image" and layout == "tri_tower":

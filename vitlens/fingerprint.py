@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -78,10 +78,25 @@ def fingerprint(vit: FrozenViT) -> ViTFingerprint:
     return ViTFingerprint({name: _projections(tensors) for name, tensors in parts.items()})
 
 
+@torch.no_grad()
+def fingerprint_of_state(state: Mapping[str, Tensor]) -> ViTFingerprint:
+    """The fingerprint of a ViT's state dict under timm's names (`cls_token`, `pos_embed`, `blocks.0.attn.qkv.weight` ...)."""
+    parts = {name: {name: state[key]} for key, name in (("cls_token", "class_token"), ("pos_embed", "positions")) if key in state}
+    depth = max((int(key.split(".")[1]) + 1 for key in state if key.startswith("blocks.")), default=0)
+    for index in range(depth):
+        head = f"blocks.{index}."
+        parts[head[:-1]] = _canonical((key.removeprefix(head), value) for key, value in state.items() if key.startswith(head))
+    return ViTFingerprint({name: _projections(tensors) for name, tensors in parts.items()})
+
+
 def canonical_block(block: nn.Module) -> dict[str, Tensor]:
     """A transformer block's weights under timm's names: one qkv, no biases that are all zero."""
+    return _canonical([*block.named_parameters(), *block.named_buffers()])
+
+
+def _canonical(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for name, tensor in [*block.named_parameters(), *block.named_buffers()]:
+    for name, tensor in tensors:
         for pattern, replacement in _NAMES:
             name = re.sub(pattern, replacement, name)
         found[name] = tensor

@@ -182,7 +182,7 @@ def _build_huggingface(spec: ViTSpec) -> FrozenViT:
 
 def _build_host(spec: ViTSpec) -> HostViT:
     config, needed = spec.config or {}, ("width", "head_width", "patches", "patch_size")
-    if set(config) != set(needed):
+    if set(config) - {"fingerprint"} != set(needed):
         raise OptionError(
             f"ViT of the host {spec.name}: config gives {', '.join(needed)}, found {', '.join(config) or 'nothing'}"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -35,7 +35,7 @@ class ViTSpec:
     "clip_vision_model"); `config` gives its numbers in the library's own words, and is needed for open_clip architectures that
     are not built in and for Hugging Face ones. `skip_blocks` drops the first blocks (the rest is renumbered from 0).
     Library "host" stands for a ViT that lives inside another model: only its geometry is known
-    (`config`: width, head_width, patches, patch_size), and a lens gives tokens for it.
+    (`config`: width, head_width, patches, patch_size; perhaps its fingerprint), and a lens gives tokens for it.
     """
 
     name: str
@@ -328,11 +328,22 @@ def first_output(out: Any) -> Tensor:
 class HostViT(ViT):
     """The ViT of a host model (an MLLM), known by its geometry alone; a lens built for it gives tokens, not embeddings."""
 
-    def __init__(self, *, name: str, width: int, head_width: int, patches: int, patch_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        width: int,
+        head_width: int,
+        patches: int,
+        patch_size: int,
+        fingerprint: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         image_size = math.isqrt(patches) * patch_size
         super().__init__(Geometry(width, head_width, patches=patches, patch_size=patch_size, image_size=image_size))
         self.name = name
         self.blocks = nn.ModuleList()
+        self.fingerprint = fingerprint
+        """Part of the ViT -> its projections (see `vitlens.fingerprint`), where the lens's file told which ViT it was."""
 
     def patch_embedding(self) -> ModEmbed:
         raise OptionError(f"the patch embedding of {self.name} is not known here: a sensor for it needs a ModEmbed of its own")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from torch import Tensor
 from vitlens import checkpoint
 from vitlens.cards import PACKAGE, ModelCard, Weights, all_cards
 from vitlens.errors import CheckpointError, ModelError, OptionError
+from vitlens.fingerprint import fingerprint_of_state
 from vitlens.hub import hub_file
 from vitlens.modality import Modality, get_modality
 from vitlens.spec import ModelSpec
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,40 @@ def read_card(
         state |= {key: value for key, value in content.state.items() if checkpoint.tower_of(key) in wanted & set(file.towers)}
         if content.logit_scale is not None:
             spec = replace(spec, logit_scale=content.logit_scale)
+        if content.vit:
+            spec = _with_fingerprint(spec, content.vit)
+        if content.left_out:
+            LOG.info("%s: left out %s", path, ", ".join(content.left_out))
     return Pretrained(spec, state, ", ".join(map(str, paths.values())))
+
+
+def _with_fingerprint(spec: ModelSpec, vit: Mapping[str, Tensor]) -> ModelSpec:
+    """The spec of a lens for a host's ViT, which knows that ViT's fingerprint from the weights beside the lens."""
+    [encoder] = spec.encoders
+    parts = {name: list(values) for name, values in fingerprint_of_state(vit).parts.items()}
+    known = replace(encoder.vit, config={**(encoder.vit.config or {}), "fingerprint": parts})
+    return replace(spec, encoders=(replace(encoder, vit=known),))
+
+
+def card_of_file(path: Path, modality: str | None = None) -> ModelCard:
+    """The card whose weights a file holds, by its name, else by the layout of its keys; `modality` is a sensor it must have.
+
+    Raises:
+        InputError, CheckpointError: no weights, or a layout of no card with that sensor.
+        ModelError: several cards have such files.
+    """
+    files = [(card, file) for card in all_cards().values() for file in card.weights if modality in (None, *file.towers)]
+    named = [card for card, file in files if file.kind == "hub" and file.file == path.name]
+    if named:
+        return named[0]
+    layout = checkpoint.detect_layout(checkpoint.read_state_dict(path))
+    fitting = [card for card, file in files if file.layout == layout]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise ModelError(f"{path}: weights in the layout {layout}, which no model with the modality {modality} has")
+    names = ", ".join(card.name for card in fitting)
+    raise ModelError(f"{path}: weights in the layout {layout}, which {names} have: load(NAME, weights={str(path)!r}) says which")
 
 
 def _read_official(file: Weights, path: Path, chosen: ModelCard, wanted: set[str]) -> checkpoint.Imported:
@@ -169,8 +206,6 @@ def find_weights(file: Weights, chosen: ModelCard, folder: str | os.PathLike[str
         raise ModelError(f"{places[0]}: no such file or folder of weights for {chosen.name}")
     if places and places[0].is_file() and file.kind != "open_clip":
         return places[0]
-    if file.kind == "given":
-        raise ModelError(f"{chosen.name}: give the file of {file.file} with load(..., weights=FILE); {chosen.source}")
     repo, name = (file.repo, file.file) if file.kind == "hub" else open_clip_source(chosen, file.file)
     for place in places:
         for candidate in (place / repo.split("/")[-1] / name, place / name):

@@ -75,6 +75,10 @@ def test_a_host_in_a_folder_is_told_by_its_configuration(tmp_path: Path) -> None
     host = InstructBlipAdapter(model, lenses={"tactile": tiny_hosts.lens_model(model.vision_model, "tactile")}, **parts)
     expected = host.generate("what?", {"tactile": str(touch)}, max_new_tokens=4, num_beams=1)
     assert json.loads(run(*call, "--json"))["answers"] == expected
+    weights = (*call[:4], f"tactile={tmp_path / 'lens' / 'model.safetensors'}", *call[5:])
+    assert json.loads(run(*weights, "--json"))["answers"] == expected
+    gone = (*call[:4], f"tactile={tmp_path / 'gone.pt'}", *call[5:])
+    assert "gone.pt: no such file" in run(*gone, code=2)
     assert "--fuse" not in run(*call, "--fuse", "llm")
     assert "lenses" in run(*[part for part in call if part not in ("--lens", call[4])], code=2)
     tiny_hosts.llava()[0].config.save_pretrained(tmp_path / "other")

@@ -26,7 +26,7 @@ space: {name: a space, dim: 64}
 encoders:
   - {modality: image, vit: {name: ViT-B-16}}
 weights:
-  - {kind: given, file: a file, towers: [image]}
+  - {kind: hub, repo: me/mine, file: a file, towers: [image]}
 """
 
 
@@ -73,7 +73,7 @@ def test_the_width_of_a_space_is_that_of_its_towers() -> None:
 
 def test_a_card_of_ones_own_is_a_file(tmp_path: Path) -> None:
     card = read(tmp_path, GOOD)
-    assert (card.name, card.licence, card.weights[0].kind, card.training_data) == ("mine", "MIT", "given", "unknown")
+    assert (card.name, card.licence, card.weights[0].kind, card.training_data) == ("mine", "MIT", "hub", "unknown")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_card_of_ones_own_is_a_file(tmp_path: Path) -> None:
         ("source: nowhere", "source: 3", "source: input should be a valid string, found 3"),
         ("source: nowhere", "source: nowhere\nsorce: here", "sorce: unknown key"),
         ("summary: A card", "name: again\nsummary: A card", "name is there twice"),
-        ("kind: given", "kind: gift", "weights.0.kind: input should be 'hub'"),
+        ("kind: hub", "kind: gift", "weights.0.kind: input should be 'hub'"),
         ("towers: [image]", "towers: image", "weights.0.towers"),
         ("towers: [image]", "towers: [image], tower: x", "weights.0.tower: unknown key"),
         ("dim: 64", "dims: 64", "dims"),

@@ -25,10 +25,10 @@ _MODEL = [field.name for field in fields(ModelSpec)]
 
 @dataclass(frozen=True)
 class Weights:
-    """One source of weights: a file on the Hub, an open_clip pretrained tag, our own fixed formula, a file the user gives, or a
-    native folder that is part of this package."""
+    """One source of weights: a file on the Hub, an open_clip pretrained tag, our own fixed formula, or a native folder that is
+    part of this package."""
 
-    kind: Literal["hub", "open_clip", "formula", "given", "shipped"]
+    kind: Literal["hub", "open_clip", "formula", "shipped"]
     towers: tuple[str, ...]
     """The modalities whose towers are taken from it."""
     file: str = ""

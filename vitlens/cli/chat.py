@@ -54,7 +54,11 @@ def chat(
     ] = None,
     lens: Annotated[
         list[str] | None,
-        typer.Option("--lens", metavar="STREAM=MODEL", help="Where a stream's lens comes from: a zoo name or folder; repeated."),
+        typer.Option(
+            "--lens",
+            metavar="STREAM=MODEL",
+            help="Where a stream's lens comes from: a zoo name, a folder or a weights file; repeated.",
+        ),
     ] = None,
     fuse: Annotated[
         str | None, typer.Option(help="Where several streams meet: vit, qformer or llm (InstructBLIP, BLIP-2; default qformer).")
@@ -87,7 +91,7 @@ def chat(
 
     vitlens chat -m vitlens-toybox --point-cloud demo/test/point_cloud/test-000000.ply "what is this?"
 
-    vitlens chat -m Salesforce/instructblip-vicuna-7b --lens point_cloud=LENS --point-cloud a.ply --image b.jpg "What is this?"
+    vitlens chat -m Salesforce/instructblip-vicuna-7b --lens point_cloud=vitlens-evag-point-cloud --point-cloud a.ply --image b.jpg "What is this?"
     """
     from vitlens.cli import console
 

@@ -17,14 +17,9 @@ from tests.adapters import tiny_hosts
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.adapters.host_files import host_type
 from vitlens.adapters.splice import LensStream
-from vitlens.cards import ModelCard, Weights
-from vitlens.encoder import EncoderSpec
 from vitlens.errors import HostError, InputError, ModalityError, ModelError, OptionError
 from vitlens.lens import PerceiverConfig
-from vitlens.model import ViTLens
-from vitlens.space import EmbeddingSpace
-from vitlens.spec import ModelSpec
-from vitlens.vit import Trainable, ViTSpec
+from vitlens.vit import Trainable
 
 ASK = "what is this object ?"
 LONG = "describe this object in details ."
@@ -565,42 +560,6 @@ def test_a_host_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="is a llava model, this adapter takes instructblip"):
         InstructBlipAdapter.from_pretrained(tmp_path)
     assert host_type(tmp_path) == "llava"
-
-
-# ---- the published lens layout
-
-
-def test_a_published_lens_file_plugs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of the layout visual.visual_adapter.*, visual.perceiver.* (DDP and nesting included), through `vitlens.load`."""
-    model, parts = tiny_hosts.instructblip()
-    geometry = {"width": 32, "head_width": 8, "patches": tiny_hosts.TOKENS, "patch_size": tiny_hosts.PATCH}
-    vit = ViTSpec("the tiny InstructBLIP", library="host", config=geometry)
-    sensor = EncoderSpec(
-        "point_cloud", vit, lens=PerceiverConfig(depth=2), token_width=24, options=tiny_hosts.SMALL["point_cloud"]
-    )
-    spec = ModelSpec("tiny-evag", EmbeddingSpace("tokens", 32), (sensor,))
-    source = tiny_hosts.redraw(ViTLens.from_spec(spec))
-    names = {"embed.": "visual_adapter.", "lens.": "perceiver."}
-    state = {}
-    for key, value in source.state_dict().items():
-        head, rest = key.removeprefix("encoders.point_cloud.").split(".", 1)
-        state[f"module.visual.{names[head + '.']}{rest}"] = value
-    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "lens.pt")
-    entry = ModelCard(
-        spec=spec,
-        summary="tiny",
-        weights=(Weights("given", ("point_cloud",), "the lens", layout="lens"),),
-        source="here",
-        training_data="none",
-    )
-    monkeypatch.setattr("vitlens.zoo.all_cards", lambda: {"tiny-evag": entry})
-    loaded = vitlens.load("tiny-evag", weights=tmp_path / "lens.pt", device="cpu")
-    adapter = InstructBlipAdapter(model, lenses={"point_cloud": loaded}, **parts)
-    clouds = tiny_hosts.clouds(2)
-    twin = InstructBlipAdapter(model, lenses={"point_cloud": source}, **parts)
-    with torch.no_grad():
-        assert torch.equal(adapter.soft_tokens(ASK, {"point_cloud": clouds}), twin.soft_tokens(ASK, {"point_cloud": clouds}))
-    assert len(adapter.generate(ASK, {"point_cloud": clouds}, **SHORT)) == 2
 
 
 # ---- what needs more than this machine
