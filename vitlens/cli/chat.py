@@ -91,7 +91,7 @@ def chat(
 
     vitlens chat -m vitlens-toybox --point-cloud demo/test/point_cloud/test-000000.ply "what is this?"
 
-    vitlens chat -m Salesforce/instructblip-vicuna-7b --lens point_cloud=vitlens-evag-point-cloud --point-cloud a.ply --image b.jpg "What is this?"
+    vitlens chat -m Salesforce/instructblip-vicuna-7b --lens point_cloud=eva_g14_objaverse.pt --point-cloud a.ply "What is this?"
     """
     from vitlens.cli import console
 
