@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.sources import GIB, Source
+from vitlens.sources import GIB, Source, utf8_path
 
 ACCEPTED = (
     "a wav, flac, ogg, opus, mp3, aiff, au, caf or w64 file (path, binary file object or bytes), or an array [samples] or "
@@ -80,7 +80,7 @@ def decode(path: Path, source: Source) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with utf8_path(path) as name, soundfile.SoundFile(name) as file:
             if _announces_more(file.extra_info):
                 raise source.refuse("a truncated file: its header announces more than there is")
             if file.frames:
@@ -129,7 +129,7 @@ def _decode_stream(path: Path, source: Source) -> tuple[np.ndarray, int]:
     """As `_decode`, for streams that do not say how long they are: decoded to the end, wherever that is."""
     import av
 
-    with av.open(str(path)) as container:
+    with utf8_path(path) as name, av.open(name) as container:
         if not container.streams.audio:
             raise source.refuse("a file without sound")
         stream = container.streams.audio[0]

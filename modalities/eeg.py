@@ -22,6 +22,7 @@ from vitlens.embed import ModEmbed
 from vitlens.errors import InputError, OptionError
 from vitlens.lens import PerceiverConfig
 from vitlens.modalities import eeg_files as files
+from vitlens.modalities.companions import companions
 from vitlens.modalities.eeg_files import ACCEPTED, UNITS, Montage, Recording, plain
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, suffix_of
@@ -237,6 +238,10 @@ class EEG(Modality):
             info = mne.create_info(names, float(sample.info["rate"]), "eeg")
             mne.io.RawArray(np.asarray(sample.data, np.float64), info).save(path, fmt="single", overwrite=True)
         return path
+
+    def companions(self, path: Path) -> list[Path]:
+        """The data and markers of a header, the rest of a recording in several files."""
+        return companions(path)
 
     def describe(self, sample: Sample) -> dict[str, str]:
         """Channels, rate (Hz), duration (s), root mean square (microvolts) and where the sample starts."""

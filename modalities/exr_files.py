@@ -10,7 +10,7 @@ import numpy as np
 
 from vitlens.errors import MissingDependencyError
 from vitlens.modalities.pixels import check_size
-from vitlens.sources import Source
+from vitlens.sources import Source, utf8_path
 
 # Passes that hold a vector, a colour or an index, never a distance.
 _OTHER = re.compile(
@@ -30,14 +30,14 @@ def read_exr(path: Path, source: Source, key: str | None) -> np.ndarray:
         import OpenEXR
     except ImportError as error:
         raise MissingDependencyError("reading .exr needs OpenEXR: pip install OpenEXR") from error
-    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+    with utf8_path(path) as there, OpenEXR.File(there, separate_channels=True, header_only=True) as file:
         low, high = file.header()["dataWindow"]
         height, width = int(high[1]) - int(low[1]) + 1, int(high[0]) - int(low[0]) + 1
         check_size(height, width, source)
         source.needs(
             4 * height * width * max(1, len(file.header().get("channels", ()))), f"a picture of {width} x {height} pixels"
         )
-    with OpenEXR.File(str(path), separate_channels=True) as file:
+    with utf8_path(path) as there, OpenEXR.File(there, separate_channels=True) as file:
         if not file.parts:
             raise source.refuse("damaged or cut off")
         channels: dict[str, np.ndarray] = {}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens import LensConfig, PerceiverConfig
+from vitlens.modalities.companions import companions
 from vitlens.modalities.point_drawing import chair, draw_points
 from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
 from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns
@@ -246,6 +247,10 @@ class PointCloud(Modality):
     def draw(self, sample: Sample, axes: Axes) -> None:
         """A shaded orthographic view from the front, above and to the right; coloured by rgb, or by height."""
         draw_points(np.asarray(sample.data, np.float32), sample.info.get("up") or self.up, axes)
+
+    def companions(self, path: Path) -> list[Path]:
+        """Materials, pictures and buffers of a mesh."""
+        return companions(path)
 
     def claims(self, path: Path) -> float:
         """2 for a table whose header says `[n, 3]` or `[n, 6]` with n of 64 or more; 1 for 3-D file types."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vitlens.modalities.pixels import check_size
-from vitlens.sources import Source
+from vitlens.sources import Source, utf8_path
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 """What FFmpeg may take a file for. Its other formats include playlists, which open further files and addresses."""
@@ -120,7 +120,7 @@ def _opened(path: Path, source: Source) -> Iterator[tuple[Any, Any]]:
     import av
 
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
-    with av.open(str(path), options=options) as container:
+    with utf8_path(path) as there, av.open(there, options=options) as container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]

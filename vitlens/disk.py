@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,13 +15,21 @@ from vitlens.errors import OptionError
 
 @contextmanager
 def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """A temporary path (in `folder`, default beside `path`) that becomes `path`, on disk for good, when the block ends well."""
+    """A temporary path (in `folder`, default beside `path`) that becomes `path`, on disk for good, when the block ends well.
+
+    Raises:
+        OSError: what the block or the disk raises; it names `path`, also where a library did not say which file it wrote.
+    """
     part = (folder or path.parent) / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
     try:
         yield part
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     if os.name == "posix":

@@ -21,7 +21,16 @@ class InputError(VitlensError, ValueError):
         self.accepted = accepted
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.found}. Accepted: {self.accepted}"
+        return f"{self.source}: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, and what is accepted, without the name of the input."""
+        return f"{self.found}. Accepted: {self.accepted}"
+
+
+class UnclaimedError(InputError):
+    """A file that no modality says it reads."""
 
 
 class OptionError(VitlensError, ValueError):

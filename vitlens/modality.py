@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from vitlens.errors import InputError, ModalityError, OptionError
+from vitlens.errors import InputError, ModalityError, OptionError, UnclaimedError
 from vitlens.sources import is_path, name_of, suffix_of
 
 if TYPE_CHECKING:
@@ -105,6 +105,10 @@ class Modality(ABC):
     def claims(self, path: Path) -> float:
         """How surely a file is of this modality: 0 not at all, 1 by its extension alone, 2 by its content."""
         return 1.0 if suffix_of(path) in self.extensions else 0.0
+
+    def companions(self, path: Path) -> list[Path]:
+        """Other files that belong to the file `path` and that reading it opens: a header's data, a scene's buffers."""
+        return []
 
     def load(self, item: Any, **defaults: Any) -> Sample:
         """Turn one item of a user's list into a Sample.
@@ -252,7 +256,7 @@ def guess_modality(path: Path | str) -> str:
     best = max(claims.values(), default=0.0)
     names = [name for name, claim in claims.items() if claim == best]
     if best <= 0:
-        raise InputError(name_of(path), f"no modality reads .{suffix_of(path)} files", "; ".join(list_modalities()))
+        raise UnclaimedError(name_of(path), f"no modality reads .{suffix_of(path)} files", "; ".join(list_modalities()))
     if len(names) > 1:
         raise InputError(name_of(path), f"may be {' or '.join(names)}", "say which modality it is")
     return names[0]

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from vitlens import checks
 from vitlens.batches import batches, halving, same_shape
@@ -244,7 +245,8 @@ class ViTLens(nn.Module):
         """
         self._check_dtype(dtype)
         sensor = self.modality(modality)
-        for batch in batches(sensor, list(items), batch_size=batch_size, num_workers=num_workers, options=read_options):
+        items = items if isinstance(items, Dataset) else list(items)  # a data set's items are opened when their batch is
+        for batch in batches(sensor, items, batch_size=batch_size, num_workers=num_workers, options=read_options):
             embeddings = self._embed(modality, batch.items, dtype)
             if normalize:
                 embeddings = F.normalize(embeddings, dim=-1)

@@ -1,17 +1,17 @@
-"""The processes that torchrun started: who this one is, and how it agrees with the others. Alone, all this is the identity."""
+"""The processes that torchrun started: who this one is, and how all agree. Alone, everything here is the identity."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, TypeVar
 
-import torch.distributed as dist
-
 T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
     """(rank, number of processes)."""
+    import torch.distributed as dist
+
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
@@ -27,6 +27,8 @@ def from_all(entries: list[T]) -> list[T]:
     count = world()[1]
     if count == 1:
         return entries
+    import torch.distributed as dist
+
     lists: list[Any] = [None] * count
     dist.all_gather_object(lists, entries)
     return [entry for part in lists for entry in part]
@@ -36,6 +38,8 @@ def from_main(value: T) -> T:
     """What the first process holds."""
     if world()[1] == 1:
         return value
+    import torch.distributed as dist
+
     box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -44,10 +48,14 @@ def from_main(value: T) -> T:
 def barrier() -> None:
     """Wait for all."""
     if world()[1] > 1:
+        import torch.distributed as dist
+
         dist.barrier()
 
 
 def leave() -> None:
     """The end of a program that several processes ran."""
+    import torch.distributed as dist
+
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

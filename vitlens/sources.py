@@ -109,6 +109,20 @@ def check_file(path: str | os.PathLike[str], *, accepted: str, extensions: Seque
 
 
 @contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """`path`, absolute, for a library that takes `a:b` for an address; a link to it where its name is not the UTF-8 it needs."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="vitlens-") as folder:
+            link = Path(folder) / f"source.{suffix_of(path).encode('ascii', 'ignore').decode()}"
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield str(path.absolute())
+
+
+@contextmanager
 def decoding(source: Any, accepted: str) -> Iterator[None]:
     """Turn whatever a decoding library raises into one `InputError` that names `source`; an `InputError` passes unchanged."""
     try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitlens.errors import InputError
+from vitlens.store.digests import stat_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +49,20 @@ class LateArray(os.PathLike[str]):
         return self.take()
 
     def stat_key(self) -> str:
-        """What changes when the pack does: caches of embeddings (`anchor_cache.Contents`) ask for it.
+        """What changes when the pack does: a store of embeddings asks for it.
 
         Raises:
             InputError: the pack is not there any more.
         """
         try:
-            stat = os.stat(self.path)
+            return f"{stat_key(Path(self.path))}\0{self.place}"
         except OSError as error:
             raise InputError(
                 self.path, f"cannot be opened ({error.strerror})", "the pack, as it was when its items were listed"
             ) from error
-        return f"{os.path.abspath(self.path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.place}"
 
     def content(self) -> bytes:
-        """Shape, type and values of the array, for caches of embeddings."""
+        """Shape, type and values of the array, for a store of embeddings."""
         array = np.ascontiguousarray(self.take())
         return f"{array.shape} {array.dtype.str}\0".encode() + array.tobytes()
 

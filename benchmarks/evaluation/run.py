@@ -20,18 +20,17 @@ import torch
 from vitlens import checks
 from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
 from vitlens.benchmarks.evaluation import probe
-from vitlens.benchmarks.evaluation.embeddings import Embedder, OnError, Progress
 from vitlens.benchmarks.evaluation.metrics import Scores, checked_protocol
 from vitlens.benchmarks.evaluation.results import Measurement, beside_published, versions
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work, evaluator
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
 from vitlens.processes import from_main, world
-from vitlens.store.cache import default_folder
+from vitlens.store.engine import PRECISIONS, Engine, Progress
+from vitlens.store.store import EmbeddingStore, OnError, default_folder
 
 Task = Literal["zero-shot", "linear-probe", "few-shot"]
 TASKS: tuple[str, ...] = get_args(Task)
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         checked_protocol(self.protocol)
-        for name, allowed in (("task", TASKS), ("on_error", ("raise", "skip")), ("dtype", tuple(DTYPES))):
+        for name, allowed in (("task", TASKS), ("on_error", ("raise", "skip")), ("dtype", tuple(PRECISIONS))):
             checks.one_of(name, getattr(self, name), allowed)
         for name in ("shots", "draws", "limit", "batch_size"):
             if name != "limit" or self.limit is not None:
@@ -171,20 +170,24 @@ def evaluate(
     begun = time.monotonic()
     found = found or find(dataset, data_root, settings)
     check_model(model, dataset, settings)
-    embedder = Embedder(
-        model,
-        settings.cache or default_folder().with_name("embeddings"),
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        dtype=DTYPES[settings.dtype],
-        progress=progress if world()[0] == 0 else None,
+    work = Work(
+        dataset,
+        found.split,
+        found.items,
+        EmbeddingStore(settings.cache or default_folder()),
+        Engine(model, settings.batch_size, settings.num_workers, settings.dtype),
+        templates_of(dataset, found.split, settings),
+        checked_protocol(settings.protocol),
+        cast(OnError, settings.on_error),
+        progress if world()[0] == 0 else None,
     )
-    templates = templates_of(dataset, found.split, settings)
-    on_error = cast(OnError, settings.on_error)
-    work = Work(dataset, found.split, found.items, embedder, templates, checked_protocol(settings.protocol), on_error)
     scorer, own = _prepared(work, found, settings)
     scores = from_main(scorer() if world()[0] == 0 else Scores({}))
-    run = {"seconds": round(time.monotonic() - begun, 2), "embedded_by_this_process": embedder.computed, "processes": world()[1]}
+    run = {
+        "seconds": round(time.monotonic() - begun, 2),
+        "embedded_by_this_process": work.store.computed,
+        "processes": world()[1],
+    }
     return _result(model, model_name or model.spec.name, found, settings, work, scores, own, run)
 
 
@@ -255,7 +258,7 @@ def _result(
             "name": name,
             "space": model.space.name,
             "dim": model.space.dim,
-            "weights": dict(sorted(work.embedder.hashes.items())),
+            "weights": dict(sorted(work.engine.hashes.items())),
         },
         task=settings.task,
         protocol=settings.protocol,

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens.benchmarks.datasets import Dataset, Item
-from vitlens.benchmarks.evaluation.embeddings import Embedder, OnError, source_name
 from vitlens.benchmarks.evaluation.metrics import (
     Protocol,
     Scores,
@@ -25,6 +24,9 @@ from vitlens.benchmarks.evaluation.metrics import (
     retrieval,
 )
 from vitlens.errors import InputError, OptionError
+from vitlens.store.engine import Engine, Progress
+from vitlens.store.items import source_name
+from vitlens.store.store import Embedded, EmbeddingStore, OnError
 from vitlens.zeroshot import fill_templates
 
 Scorer = Callable[[], Scores]
@@ -48,10 +50,12 @@ class Work:
     dataset: Dataset
     split: str
     items: Sequence[Item]
-    embedder: Embedder
+    store: EmbeddingStore
+    engine: Engine
     templates: Sequence[str] = ()
     protocol: Protocol = "default"
     on_error: OnError = "raise"
+    progress: Progress | None = None
     collapsed: bool = False
     """Whether labels already are the names of merged classes (of a probe, which learns them as one)."""
     skipped: list[Skipped] = field(default_factory=list)
@@ -73,9 +77,9 @@ class Work:
         Raises:
             InputError: an item that cannot be read (unless errors are skipped), or no item that can.
         """
-        found = self.embedder.embed(modality, [self._input(item, modality) for item in items], on_error=self.on_error)
+        found = self._embed(modality, [self._input(item, modality) for item in items])
         for index, error in found.errors.items():
-            skipped = Skipped(items[index].id, error.source, f"{error.found}. Accepted: {error.accepted}")
+            skipped = Skipped(items[index].id, error.source, error.reason)
             self.skipped += [skipped] if skipped not in self.skipped else []
         if not found.kept:
             first = next(iter(found.errors.values()), "there is no item")
@@ -83,6 +87,9 @@ class Work:
                 f"{self.where}, {modality}", f"none of {len(items)} items can be used: {first}", "items that can be read"
             )
         return found.vectors, [items[index] for index in found.kept]
+
+    def _embed(self, modality: str, items: Sequence[object]) -> Embedded:
+        return self.store.embed(self.engine, modality, items, on_error=self.on_error, progress=self.progress)
 
     @property
     def where(self) -> str:
@@ -98,7 +105,7 @@ class Work:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings [n, E] of texts, not normalised."""
-        return self.embedder.embed("text", texts).vectors
+        return self._embed("text", texts).vectors
 
     def label_numbers(self, item: Item) -> list[int]:
         """Places of an item's labels in the class list.

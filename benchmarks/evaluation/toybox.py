@@ -13,7 +13,7 @@ from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.sensors.make import SETTINGS, make_toybox
 from vitlens.errors import OptionError
 from vitlens.processes import barrier, local_world
-from vitlens.store.cache import default_folder
+from vitlens.store.store import default_folder
 
 OBJECTS = {"test": 280, "unseen_pairs": 140, "unseen_shapes": 100}
 """Objects of each split: whole rounds over its shapes."""
@@ -44,4 +44,4 @@ def toybox_suite(data_root: Path | None, settings: Settings, *, make: bool = Tru
 
 def made_folder(settings: Settings) -> Path:
     """Where a Toybox that is made here is kept: beside the embeddings."""
-    return (settings.cache or default_folder().with_name("embeddings")).with_name("toybox")
+    return (settings.cache or default_folder()).with_name("toybox")

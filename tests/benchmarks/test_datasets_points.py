@@ -14,7 +14,7 @@ from vitlens.benchmarks.datasets import Item, get_dataset
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.point_cloud import PointCloud
 from vitlens.modality import Sample
-from vitlens.store.cache import Contents
+from vitlens.store.digests import Contents
 
 
 def cloud(seed: int, columns: int = 3, points: int = 40) -> np.ndarray:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,11 @@ from typer.testing import CliRunner
 
 import vitlens
 from vitlens.cli.app import app
-from vitlens.cli.inputs import gather, parse_read_options
-from vitlens.errors import InputError, OptionError
+from vitlens.cli.inputs import gather
+from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 from vitlens.store.files import holds_embeddings, load_embeddings
-from vitlens.store.job import Job, Settings, Stopped, fingerprint
+from vitlens.store.job import Job, Settings, Stopped
 from vitlens.store.work_folder import WorkFolder
 
 NAME = "vitlens-tiny-random"
@@ -50,7 +52,9 @@ def job(folder: Path, out: Path, texts: tuple[str, ...] = (), **settings: object
 
 
 @pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors"])
-def test_every_format_gives_back_what_was_put_in(kind: str, pictures: Path, tmp_path: Path, model: ViTLens) -> None:
+def test_the_output_holds_the_model_s_embeddings_in_input_order(
+    kind: str, pictures: Path, tmp_path: Path, model: ViTLens
+) -> None:
     out = tmp_path / f"out.{kind}"
     result = job(pictures, out, ("a dog", "büro 猫")).run(lambda modalities: model)
     stored = load_embeddings(out)
@@ -80,87 +84,96 @@ def test_a_parquet_of_several_modalities_keeps_the_order_of_the_inputs(pictures:
 
 
 class Interrupt:
-    """Raises Ctrl-C when so many items are done."""
+    """Raises Ctrl-C once so many items of a modality are done."""
 
-    def __init__(self, after: int) -> None:
-        self.left = after
+    def __init__(self, modality: str, after: int) -> None:
+        self.modality = modality
+        self.after = after
 
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what == self.modality and done >= self.after:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [1, 2, 5, 11, 13])
+@pytest.mark.parametrize(
+    ("modality", "after", "done"), [("image", 0, 0), ("image", 2, 2), ("image", 8, 8), ("text", 0, 11), ("text", 2, 13)]
+)
 @pytest.mark.parametrize("kind", ["npz", "safetensors"])
 def test_a_job_stopped_by_ctrl_c_gives_the_same_file_in_the_end(
-    after: int, kind: str, pictures: Path, tmp_path: Path, model: ViTLens
+    modality: str, after: int, done: int, kind: str, pictures: Path, tmp_path: Path, model: ViTLens
 ) -> None:
     texts = ("one", "two")
     whole, halves = tmp_path / f"whole.{kind}", tmp_path / f"halves.{kind}"
     job(pictures, whole, texts).run(lambda modalities: model)
     with pytest.raises(Stopped) as stopped:
-        job(pictures, halves, texts).run(lambda modalities: model, advance=Interrupt(after))
+        job(pictures, halves, texts).run(lambda modalities: model, progress=Interrupt(modality, after))
     assert not halves.exists()
-    encoded = 0
-
-    def count() -> None:
-        nonlocal encoded
-        encoded += 1
-
-    result = job(pictures, halves, texts).run(lambda modalities: model, advance=count)
-    done = result.resumed
-    assert done == {1: 0, 2: 0, 5: 4, 11: 10, 13: 11}[after], "whole batches of 2 that were finished before"
-    assert encoded == 13 - done, "no item is embedded twice"
+    todo: dict[str, int] = {}
+    result = job(pictures, halves, texts).run(
+        lambda modalities: model, progress=lambda what, at, of: todo.setdefault(what, of - at)
+    )
+    assert result.resumed == done, "whole batches of 2 that were finished before"
+    assert sum(todo.values()) == 13 - done, "no item is embedded twice"
     assert (f"{done} of 13 items are kept" if done else "no item was embedded yet") in str(stopped.value)
     assert halves.read_bytes() == whole.read_bytes()
     assert (tmp_path / f"halves.{kind}.errors.csv").read_text() == (tmp_path / f"whole.{kind}.errors.csv").read_text()
 
 
-def test_a_killed_job_goes_on_where_it_was(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_killed_or_terminated_goes_on_where_it_was(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = os.getcwd()
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
-    Image.fromarray(noise).save("in/s00.jpg")  # slow to decode, so that the job is still busy when it is killed
-    for place in range(1, 16):
-        os.link("in/s00.jpg", f"in/s{place:02d}.jpg")
+    chance = np.random.default_rng(0)
+    for place in range(16):  # slow to decode, so that the job is still busy when it is killed
+        noise = chance.integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(f"in/s{place:02d}.jpg")
     for place in (0, 1, 2, 4):
         shutil.copy(pictures / f"p{place:02d}.png", f"in/p{place:02d}.png")
     command = ["embed", "in", "--model", NAME, "--device", "cpu", "-b", "1", "--save-every", "1", "-o"]
-    partial = Path("killed.npz.partial")
+    partial = Path("stopped.npz.partial")
     environment = {**os.environ, "PYTHONPATH": root}
-    process = subprocess.Popen([sys.executable, "-m", "vitlens", *command, "killed.npz"], env=environment)
-    deadline = time.monotonic() + 120
-    while len(list(partial.glob("image-*.npz"))) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the job was still running"
-    before = len(list(partial.glob("image-*.npz")))
-    assert 2 <= before < 20
 
+    def parts() -> int:
+        return len(list(partial.glob("*/*.safetensors")))
+
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        before = parts()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vitlens", *command, "stopped.npz"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
+        while parts() < before + 2 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == code, f"the job was still running; it said {said}"
+        if number == signal.SIGTERM:
+            assert f"stopped: {parts()} of 20 items are kept in stopped.npz.partial; the same command goes on" in said
+    before = parts()
+    assert 4 <= before < 20
     runner = CliRunner()
-    killed, whole = (runner.invoke(app, [*command, out, "--json"]) for out in ("killed.npz", "whole.npz"))
-    assert (killed.exit_code, whole.exit_code) == (1, 1), "one picture is broken"
-    assert json.loads(killed.stdout)["resumed"] == before
-    assert json.loads(killed.stdout)["counts"] == json.loads(whole.stdout)["counts"] == {"image": 19}
+    stopped, whole = (runner.invoke(app, [*command, out, "--json"]) for out in ("stopped.npz", "whole.npz"))
+    assert (stopped.exit_code, whole.exit_code) == (1, 1), "one picture is broken"
+    assert json.loads(stopped.stdout)["resumed"] == before
+    assert json.loads(stopped.stdout)["counts"] == json.loads(whole.stdout)["counts"] == {"image": 19}
     assert not partial.exists()
-    first, second = load_embeddings("killed.npz"), load_embeddings("whole.npz")
-    assert first.names == second.names
-    torch.testing.assert_close(first["image"], second["image"], atol=1e-6, rtol=0)
-    assert Path("killed.npz.errors.csv").read_text() == Path("whole.npz.errors.csv").read_text()
+    assert Path("stopped.npz").read_bytes() == Path("whole.npz").read_bytes()
+    assert Path("stopped.npz.errors.csv").read_text() == Path("whole.npz.errors.csv").read_text()
 
 
 def stopped_job(pictures: Path, out: Path, model: ViTLens) -> None:
     with pytest.raises(Stopped):
-        job(pictures, out).run(lambda modalities: model, advance=Interrupt(7))
+        job(pictures, out).run(lambda modalities: model, progress=Interrupt("image", 6))
 
 
 def test_another_job_on_the_same_work_folder_is_refused(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
     out = tmp_path / "out.npz"
     stopped_job(pictures, out, model)
+    (tmp_path / "other.png").write_bytes((pictures / "p00.png").read_bytes())
     others = [
-        Job(gather([str(pictures / "p0*.png")]), out, NAME, Settings(batch_size=2)),
+        Job(gather([str(tmp_path / "other.png")]), out, NAME, Settings(batch_size=2)),
         Job(gather([str(pictures / "*.png")]), out, "vitlens-l", Settings(batch_size=2)),
         job(pictures, out, dtype="bf16"),
         job(pictures, out, read_options={"image": {"exif": False}}),
@@ -170,6 +183,23 @@ def test_another_job_on_the_same_work_folder_is_refused(pictures: Path, tmp_path
             other.run(lambda modalities: model)
         assert "delete the folder" in str(refused.value)
     assert job(pictures, out).run(lambda modalities: model).resumed == 6, "and nothing was lost by trying"
+
+
+def test_a_job_goes_on_with_more_and_fewer_files(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out.npz"
+    shutil.copytree(pictures, folder)
+    stopped_job(folder, out, model)
+    (folder / "p02.png").unlink()
+    (folder / "p99.png").write_bytes((folder / "p09.png").read_bytes())
+    with pytest.raises(Stopped):
+        job(folder, out).run(lambda modalities: model, progress=Interrupt("image", 8))
+    result = job(folder, out).run(lambda modalities: model)
+    assert [Path(name).name for name in load_embeddings(out).names["image"]][-2:] == ["p10.png", "p99.png"]
+    report = {Path(failure.name).name: failure.error for failure in result.failures}
+    assert report.keys() == {"p02.png", "p04.png"} and "one of the items when the job began" in report["p02.png"]
+    assert len((tmp_path / "out.npz.errors.csv").read_text().splitlines()) == 3
+    again = Job(gather([str(folder)]), tmp_path / "again.npz", NAME, Settings()).run(lambda modalities: model)
+    assert [failure.name for failure in again.failures] == [str(folder / "p04.png")], "a job of its own"
 
 
 def test_other_weights_under_the_same_name_are_noticed(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
@@ -182,12 +212,13 @@ def test_other_weights_under_the_same_name_are_noticed(pictures: Path, tmp_path:
         job(pictures, out).run(lambda modalities: other)
 
 
-def test_a_damaged_shard_is_done_again(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
+def test_a_damaged_part_is_done_again(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
     out, whole = tmp_path / "out.npz", tmp_path / "whole.npz"
     stopped_job(pictures, out, model)
-    first, *_ = sorted((tmp_path / "out.npz.partial").glob("image-*.npz"))
-    first.write_bytes(first.read_bytes()[:100])
-    (tmp_path / "out.npz.partial" / ".image-000000000008.npz.1.part").write_bytes(b"unfinished")
+    first, *_ = sorted((tmp_path / "out.npz.partial").glob("*/*.safetensors"))
+    first.write_bytes(first.read_bytes()[:-100])
+    unfinished = first.with_name(".x.safetensors.1.part")
+    unfinished.write_bytes(b"unfinished")
     assert job(pictures, out).run(lambda modalities: model).resumed == 4
     job(pictures, whole).run(lambda modalities: model)
     assert out.read_bytes() == whole.read_bytes()
@@ -216,7 +247,7 @@ def test_two_processes_do_not_share_a_work_folder(pictures: Path, tmp_path: Path
     pytest.importorskip("fcntl")
     out = tmp_path / "out.npz"
     first = WorkFolder(out)
-    first.open({"model": NAME})
+    first.open({"model": NAME}, [])
     with pytest.raises(OptionError, match="in use"):
         job(pictures, out).run(lambda modalities: model)
     first.close()
@@ -238,91 +269,6 @@ def test_failed_inputs_are_listed_and_the_rest_goes_on(pictures: Path, tmp_path:
     again = Job(gather([str(pictures / "p03.png")]), out, NAME, Settings(overwrite=True)).run(lambda modalities: model)
     assert again.errors_file is None
     assert not (tmp_path / "out.npz.errors.csv").exists(), "a list of errors of an earlier run would mislead"
-
-
-@pytest.fixture
-def clouds(tmp_path: Path) -> Path:
-    """Two point clouds, a truncated and an empty one, and a file that no modality reads."""
-    folder = tmp_path / "clouds"
-    folder.mkdir()
-    for place in range(2):
-        np.save(folder / f"good{place}.npy", np.random.default_rng(place).normal(size=(100, 3)).astype(np.float32))
-    (folder / "bad.npy").write_bytes((folder / "good0.npy").read_bytes()[:60])
-    (folder / "empty.npy").write_bytes(b"")
-    (folder / "notes.md").write_text("no sensor")
-    return folder
-
-
-def outcome(inputs: list[Path], modality: str | None = None) -> tuple[list[str], dict[str, str]]:
-    found = gather([str(path) for path in inputs], modalities=[modality] if modality else [])
-    return [Path(item.name).name for item in found.items], {Path(bad.name).name: bad.error for bad in found.failures}
-
-
-def test_files_whose_modality_cannot_be_guessed_fail_alone(clouds: Path, tmp_path: Path) -> None:
-    words = tmp_path / "words.txt"
-    words.write_text("a dog barks", encoding="utf-16")
-    for inputs in ([clouds], [clouds / "*.npy"], [clouds / name for name in ("bad.npy", "empty.npy", "good0.npy", "good1.npy")]):
-        taken, failed = outcome(inputs)
-        assert taken == ["good0.npy", "good1.npy"]
-        assert list(failed) == ["bad.npy", "empty.npy"]
-        assert all("may be depth or eeg" in error and "--as MODALITY" in error for error in failed.values())
-    taken, failed = outcome([words, clouds / "good0.npy", clouds / "notes.md"])
-    assert taken == ["good0.npy"] and list(failed) == ["words.txt", "notes.md"]
-    assert "not that of a .txt file of point_cloud or text" in failed["words.txt"]
-    assert "1 other files passed over" in gather([str(clouds)]).notes[0]
-    with pytest.raises(InputError, match=r"bad\.npy: may be depth or eeg \(2 files .*--as MODALITY"):
-        outcome([clouds / "bad.npy", clouds / "empty.npy"])
-
-
-def test_a_modality_that_is_said_takes_damaged_files_too(clouds: Path, tmp_path: Path) -> None:
-    assert outcome([clouds], "point_cloud") == (["bad.npy", "empty.npy", "good0.npy", "good1.npy"], {})
-    command = ["embed", str(clouds), "--as", "point_cloud", "-o", str(tmp_path / "o.npz"), "--model", NAME, "--device", "cpu"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1, result.output
-    assert len(load_embeddings(tmp_path / "o.npz")["point_cloud"]) == 2
-    lines = (tmp_path / "o.npz.errors.csv").read_text().splitlines()[1:]
-    assert ["cannot be decoded" in lines[0], "an empty file" in lines[1], len(lines)] == [True, True, 2]
-
-
-def test_values_in_a_manifest_that_cannot_be_used_fail_alone(pictures: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.full((40, 50), 2000, np.uint16)).save(tmp_path / "d.png")
-    shutil.copy(pictures / "p00.png", tmp_path / "p.png")
-    rows = [
-        {"depth": "d.png", "depth.scale": "abc", "image": "p.png"},
-        {"depth": "d.png", "depth.scale": 0.001, "image": "p.png", "image.exif": "maybe"},
-        {"image": 3, "image.exif": "no"},
-    ]
-    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    out = tmp_path / "o.npz"
-    command = ["embed", "--manifest", str(tmp_path / "m.jsonl"), "-o", str(out), "--model", NAME, "--device", "cpu"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1, result.output
-    assert load_embeddings(out).rows == {"depth": [1], "image": [0]}
-    lines = (tmp_path / "o.npz.errors.csv").read_text().splitlines()[1:]
-    assert [line.split(",")[:2] for line in lines] == [["d.png", "depth"], ["p.png", "image"], ["3", "image"]]
-    for line, message in zip(lines, ("scale must be", "image.exif must be true or false", "a int in column"), strict=True):
-        assert message in line
-    (tmp_path / "m.csv").write_text("image,image.exif\np.png,maybe\n")
-    with pytest.raises(InputError, match=r"m\.csv, row 0: read option image\.exif"):
-        gather(manifest=tmp_path / "m.csv")
-
-
-def test_the_fingerprint_needs_no_float64_off_the_cpu(model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = fingerprint(model)
-    moved: list[int] = []
-    to_cpu, to_double = torch.Tensor.cpu, torch.Tensor.double
-
-    def cpu(tensor: torch.Tensor) -> torch.Tensor:
-        moved.append(tensor.numel())
-        return to_cpu(tensor)
-
-    def double(tensor: torch.Tensor) -> torch.Tensor:
-        assert moved and moved.pop() == tensor.numel(), "float64 before the move to the CPU: Apple's MPS has none"
-        return to_double(tensor)
-
-    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
-    monkeypatch.setattr(torch.Tensor, "double", double)
-    assert fingerprint(model) == expected
 
 
 def test_nothing_readable_writes_no_output(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
@@ -354,111 +300,54 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(pictures: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_manifest_names_items_of_several_modalities_and_their_read_options(tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text("id,image,text,depth,depth.scale\n1,a.png,a dog,,\n2,,NA,sub/d.png,0.001\n")
-    found = gather(manifest=tmp_path / "items.csv")
-    assert [(item.row, item.modality, item.name) for item in found.items] == [
-        (0, "image", "a.png"),
-        (0, "text", "a dog"),
-        (1, "text", "NA"),
-        (1, "depth", "sub/d.png"),
-    ]
-    assert found.items[0].value == tmp_path / "a.png"
-    assert found.items[3].value == {"source": tmp_path / "sub/d.png", "scale": 0.001}
-    assert found.notes == ("columns not used: id",)
-    assert [item.modality for item in gather(manifest=tmp_path / "items.csv", modalities=["depth"]).items] == ["depth"]
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
-def test_all_kinds_of_manifests_say_the_same(kind: str, tmp_path: Path) -> None:
-    rows = [{"audio": "a.wav", "audio.rate": None, "text": "x, y"}, {"audio": None, "audio.rate": None, "text": "z"}]
-    path = tmp_path / f"items.{kind}"
-    if kind == "jsonl":
-        path.write_text("\n".join(map(json.dumps, rows)))
-    else:
-        pandas = pytest.importorskip("pandas")
-        frame = pandas.DataFrame(rows)
-        frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
-    found = gather(manifest=path)
-    assert [(item.modality, item.value) for item in found.items] == [
-        ("audio", tmp_path / "a.wav"),
-        ("text", "x, y"),
-        ("text", "z"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", "x,y\n1,2\n", "no column of a modality"),
-        ("a.csv", "image,depth.scal\na.png,1\n", "no read option 'scal'"),
-        ("a.csv", "image,image\na,b\n", "column twice"),
-        ("a.csv", "image,text\na.png\n", "1 values in line 2"),
-        ("a.csv", "image\n", "no rows"),
-        ("a.csv", "image,text\n,\n", "empty"),
-        ("a.csv", b"image\n\xff\xfe\n", "cannot be decoded"),
-        ("a.jsonl", '{"image": "a.png"}\n{"image": \n', "cannot be decoded"),
-        ("a.jsonl", "[1]\n", "a list"),
-        ("a.jsonl", '{"image": 3}\n', "a int in column image"),
-        ("a.parquet", "rubbish", "cannot be decoded"),
-        ("a.txt", "image\na.png\n", "type .txt"),
-        ("a.csv", "", "an empty file"),
-    ],
-)
-def test_manifests_that_cannot_be_used_say_why(name: str, content: str | bytes, message: str, tmp_path: Path) -> None:
-    content = content.encode() if isinstance(content, str) else content
-    if "depth.scal" in content.decode(errors="replace"):
-        content = content.replace(b"image,", b"depth,")
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises((InputError, OptionError), match=message):
-        gather(manifest=tmp_path / name)
-
-
-def test_folders_and_patterns_are_sorted_and_take_what_is_meant(pictures: Path, tmp_path: Path) -> None:
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    (tmp_path / ".hidden").mkdir()
-    for name in ("deep/b.png", "deep/er/a.png", ".hidden/c.png", "[1].png"):
-        (tmp_path / name).write_bytes((pictures / "p00.png").read_bytes())
-    (tmp_path / "notes.md").write_text("no sensor")
-    inside = [str(tmp_path / name) for name in ("[1].png", "deep/b.png", "deep/er/a.png")]
-    found = gather([str(tmp_path)])
-    assert [item.name for item in found.items] == inside
-    assert "1 other files passed over" in found.notes[0]
-    assert [item.name for item in gather([str(tmp_path / "**" / "*.png")]).items] == inside
-    assert [item.name for item in gather([inside[0]]).items] == inside[:1], "a name with brackets is a name if it exists"
-    assert len(gather([inside[0], str(tmp_path)]).items) == 3, "overlapping inputs name a file once"
-    with pytest.raises(InputError, match="no modality reads"):
-        gather([str(tmp_path / "notes.md")])
-    with pytest.raises(InputError, match="no files there"):
-        gather([str(tmp_path / "*.flac")])
-
-
-def test_earlier_outputs_in_the_same_folder_are_no_inputs(pictures: Path, tmp_path: Path, model: ViTLens) -> None:
-    (tmp_path / "a.png").write_bytes((pictures / "p00.png").read_bytes())
+def test_names_of_any_bytes_come_through_a_whole_job(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work must not be lost at its end, to the name of one file."""
+    monkeypatch.chdir(tmp_path)
+    for name in (b"good\xe9.png", b"\xff\xfe.png"):
+        Path(os.fsdecode(name)).write_bytes((pictures / "p00.png").read_bytes())
+    Path(os.fsdecode(b"bad\xe9.png")).write_bytes(b"no picture")
+    command = ["embed", ".", "--as", "image", "--model", NAME, "--device", "cpu"]
     for kind in ("npz", "parquet", "safetensors"):
-        out = tmp_path / f"out.{kind}"
-        result = Job(gather([str(tmp_path)]), out, NAME, Settings()).run(lambda modalities: model)
-        assert result.counts == {"image": 1}
-    (tmp_path / "x.npz.partial").mkdir()
-    np.savez(tmp_path / "x.npz.partial" / "image-000000000000.npz", kept=np.arange(3))
-    assert [Path(item.name).name for item in gather([str(tmp_path)]).items] == ["a.png"]
+        out = os.fsdecode(b"o\xe9." + kind.encode())
+        for extra in ([], ["--overwrite"], ["--overwrite", "--json"]):
+            done = CliRunner().invoke(app, [*command, "-o", out, *extra])
+            assert done.exit_code == 1 and "bad" in done.output, done.output
+        assert json.loads(done.stdout)["errors"][0]["item"] == "./bad\udce9.png"
+        assert [os.fsencode(name) for name in load_embeddings(out).names["image"]] == [b"./good\xe9.png", b"./\xff\xfe.png"]
+        assert b"./bad\xe9.png,image," in Path(out + ".errors.csv").read_bytes()
+    with open("m.csv", "wb") as manifest:
+        manifest.write(b"image\ngood\xe9.png\nbad\xe9.png\ngone\xe9.png\n")
+    done = CliRunner().invoke(app, ["embed", "--manifest", "m.csv", "--model", NAME, "--device", "cpu", "-o", "m.parquet"])
+    assert done.exit_code == 1 and load_embeddings("m.parquet").names["image"] == ["good\udce9.png"]
+    assert [line.split(b",")[0] for line in Path("m.parquet.errors.csv").read_bytes().splitlines()[1:]] == [
+        b"bad\xe9.png",
+        b"gone\xe9.png",
+    ]
+    assert CliRunner().invoke(app, ["embed", ".", "--as", "image", "--dry-run"]).exit_code == 0
 
 
-def test_read_options_are_parsed_and_checked() -> None:
-    parsed = parse_read_options(["depth.scale=0.001", "image.exif=false", "depth.encoding=sunrgbd"])
-    assert parsed == {"depth": {"scale": 0.001, "encoding": "sunrgbd"}, "image": {"exif": False}}
-    assert parse_read_options(["scale=2"], "depth") == {"depth": {"scale": 2}}
-    assert parse_read_options(["image.exif=yes", "image.format=3"]) == {"image": {"exif": True, "format": "3"}}
-    for wrong in ("depth.scale", "scale=2", "=3", "depth.size=3", "image.exif=maybe"):
-        with pytest.raises(OptionError):
-            parse_read_options([wrong])
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_files_that_are_not_ours_are_no_embeddings(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", depth=np.ones(3))
-    (tmp_path / "b.parquet").write_bytes(b"PAR1")
-    (tmp_path / "c.safetensors").write_bytes(b"\0" * 20)
-    for name in ("a.npz", "b.parquet", "c.safetensors", "none.npz"):
-        assert not holds_embeddings(tmp_path / name)
-        with pytest.raises(InputError):
-            load_embeddings(tmp_path / name)
+@pytest.mark.parametrize("kind", ["npz", "parquet", "safetensors"])
+@pytest.mark.parametrize("room", [0, 100, 5_000, 13_000, 30_000])
+def test_a_disk_that_is_full_names_the_file(room: int, kind: str, tmp_path: Path, model: ViTLens) -> None:
+    """In turn nothing can be written, the job's card, the digests, the parts; the output is what does not fit in the end."""
+    out = tmp_path / f"out.{kind}"
+    inputs = gather(texts=[f"text number {number}" for number in range(120)])
+    made = Job(inputs, out, NAME, Settings(save_every=32))
+    with room_for(room), pytest.raises(OSError, match=r"arge|full|Errno") as full:
+        made.run(lambda modalities: model)
+    assert str(full.value.filename).startswith(str(out)) and full.value.strerror
+    assert not out.exists()
+    assert (made.run(lambda modalities: model).resumed > 0) == (room >= 13_000)
+    assert len(load_embeddings(out)["text"]) == 120

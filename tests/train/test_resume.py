@@ -8,6 +8,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from tests.train.tiny import tiny_clip, tiny_recipe, world
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
-from vitlens.train import LensTask, Trainer, TrainingResult, anchors
+from vitlens.store.engine import Engine
+from vitlens.train import LensTask, Trainer, TrainingResult, lens_task
 from vitlens.train.checkpoints import CheckpointFolder, read_tensors
 from vitlens.train.logs import read_csv
 
@@ -58,10 +60,10 @@ def last_step(folder: Path) -> int:
 
 
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors, "FLUSH_ITEMS", 4)
+    monkeypatch.setattr(lens_task, "Engine", partial(Engine, save_every=4))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = train(whole)
-    caught = [killed(broken, lambda: any((broken / "cache").rglob("*.items.npy")), 0.0)]
+    caught = [killed(broken, lambda: any((broken / "cache").rglob("*.safetensors")), 0.0)]
     for number in range(4):
         step = last_step(broken)
         caught.append(killed(broken, lambda step=step: last_step(broken) > step, 0.013 * number))

@@ -2,12 +2,13 @@
 
 A command lives in a file of its own and is imported when it is called, so that `vitlens --help` stays quick. Commands check their
 options and hand over to the library, which knows nothing of them.
-Exit codes: 0 fine, 1 some inputs failed or a check did, 2 wrong usage or bad input, 130 stopped by Ctrl-C.
+Exit codes: 0 fine, 1 some inputs failed or a check did, 2 wrong usage or bad input, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from pkgutil import resolve_name
 from typing import Annotated, Any
@@ -78,7 +79,8 @@ def _report(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         remark(str(error) or "stopped")
-        return 130
+        cause = error if isinstance(error, Terminated) else error.__cause__
+        return 128 + cause.number if isinstance(cause, Terminated) else 130
     text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     if "DataLoader worker process" in text:  # torch puts the worker's traceback before the message
         text = text.strip().rpartition("\n")[2].partition(": ")[2]
@@ -95,8 +97,24 @@ app = typer.Typer(
 )
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: what Ctrl-C keeps is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped")
+        self.number = number
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
+    raise Terminated(number)
+
+
 def main() -> None:
     """The entry point of the `vitlens` command."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     app(prog_name="vitlens")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitlens.cli.inputs import Failure, Inputs, gather, parse_read_options, reason_of
+from vitlens.cli.inputs import gather
 from vitlens.cli.options import (
     MODEL,
     AsOption,
@@ -24,7 +24,9 @@ from vitlens.cli.options import (
 )
 from vitlens.display.table import Table
 from vitlens.errors import OptionError
+from vitlens.read_options import parse_read_options
 from vitlens.sources import check_file, decoding
+from vitlens.store.items import Failure, Inputs
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -114,7 +116,7 @@ def classify_inputs(
             on_error="skip",
             read_options={modality: (read_options or {}).get(modality, {})},
         )
-        failures += [Failure(items[i].row, items[i].name, modality, reason_of(error)) for i, error in out.errors[modality]]
+        failures += [Failure.of(items[i].row, items[i].name, modality, error) for i, error in out.errors[modality]]
         classes = classify_embeddings(out[modality], labels, vectors, logit_scale=model.logit_scale)
         for place, scores, probabilities in zip(out.kept[modality], classes.scores, classes.probabilities, strict=True):
             order = probabilities.argsort(descending=True)[:top].tolist()

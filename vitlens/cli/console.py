@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from vitlens.display.progress import ProgressBar
 from vitlens.display.table import Table
-from vitlens.display.terminal import console
+from vitlens.display.terminal import console, output
 
 if TYPE_CHECKING:
-    from vitlens.cli.inputs import Failure
+    from vitlens.store.items import Failure
 
 
 def say(text: str = "") -> None:
@@ -34,7 +33,7 @@ def complain(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """A value as JSON on standard output."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str), file=output())
 
 
 def say_table(table: Table) -> None:
@@ -80,20 +79,3 @@ def waiting(text: str) -> Iterator[None]:
             yield
     else:
         yield
-
-
-@contextmanager
-def progress() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[], None]]]:
-    """Two functions: (modality, done, total) starts a bar, () moves it on."""
-    with ProgressBar() as bar:
-        current: list[Any] = []
-
-        def started(modality: str, done: int, total: int) -> None:
-            current[:] = modality, done, total
-            bar.update(modality, done, total)
-
-        def advance() -> None:
-            current[1] += 1
-            bar.update(*current)
-
-        yield started, advance

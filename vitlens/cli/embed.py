@@ -24,7 +24,7 @@ from vitlens.cli.options import (
 from vitlens.display.table import Table
 
 if TYPE_CHECKING:
-    from vitlens.cli.inputs import Inputs
+    from vitlens.store.items import Inputs
     from vitlens.store.job import Result
 
 app = new_app()
@@ -69,9 +69,11 @@ def embed(
 
     vitlens embed --manifest items.csv -o items.parquet -b 64 -j 4 --dtype bf16
     """
-    from vitlens.cli.console import progress, remark, say_json
-    from vitlens.cli.inputs import gather, parse_read_options
+    from vitlens.cli.console import remark, say_json
+    from vitlens.cli.inputs import gather
+    from vitlens.display.progress import ProgressBar
     from vitlens.errors import OptionError
+    from vitlens.read_options import parse_read_options
     from vitlens.store.job import Job, Settings
 
     found = gather(inputs or (), texts=text or (), manifest=manifest, modalities=modality or ())
@@ -87,8 +89,8 @@ def embed(
     if dry_run:
         say_json(found.to_dict()) if as_json else say_plan(found)
         raise typer.Exit(1 if found.failures else 0)
-    with progress() as (started, advance):
-        result = job.run(lambda needed: open_model(model, needed, device), started=started, advance=advance)
+    with ProgressBar() as bar:
+        result = job.run(lambda needed: open_model(model, needed, device), progress=bar.update)
     say_json(result.to_dict()) if as_json else say_result(result)
     if result.failures:
         raise typer.Exit(1)

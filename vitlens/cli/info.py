@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from vitlens.cli.inputs import gather, parse_read_options
+from vitlens.cli.inputs import gather
 from vitlens.cli.options import AsOption, JsonOption, ReadOption, new_app
 from vitlens.errors import InputError
 from vitlens.modality import Modality, Sample, guess_modality
+from vitlens.read_options import parse_read_options
 
 app = new_app()
 

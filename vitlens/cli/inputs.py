@@ -3,87 +3,20 @@
 from __future__ import annotations
 
 import glob
-import inspect
-import json
 import math
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitlens.errors import InputError, OptionError
+from vitlens.errors import InputError, OptionError, UnclaimedError
 from vitlens.modality import guess_modality, importable_modalities, list_modalities, modality_class
+from vitlens.read_options import check_read_option, typed_read_option
 from vitlens.sources import suffix_of
 from vitlens.store.files import holds_embeddings
+from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.manifest import MANIFEST, read_manifest
-
-ACCEPTED = ". Accepted: "
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to embed: its name as the user wrote it, where it is, and the read options of its own."""
-
-    row: int
-    """Position among the inputs; of a manifest, its row. Both count from 0."""
-    name: str
-    modality: str
-    source: Any
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def value(self) -> Any:
-        """The item as `Modality.load` takes it."""
-        return {"source": self.source, **self.options} if self.options else self.source
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that gave no embedding, and why."""
-
-    row: int
-    name: str
-    modality: str
-    error: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The failure as JSON types."""
-        return {"row": self.row, "item": self.name, "modality": self.modality, "error": self.error}
-
-    def to_error(self, accepted: str) -> InputError:
-        """The failure for a command that cannot do without this input; `accepted` where the failure does not say it."""
-        found, _, own = self.error.partition(ACCEPTED)
-        return InputError(self.name, found, own or accepted)
-
-
-def reason_of(error: InputError | OptionError) -> str:
-    """What was wrong with an input, in one line and without its name."""
-    text = f"{error.found}{ACCEPTED}{error.accepted}" if isinstance(error, InputError) else str(error)
-    return " ".join(text.split())
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a command line named: items in order, inputs known to be bad, and remarks for the user."""
-
-    items: tuple[Item, ...]
-    failures: tuple[Failure, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def by_modality(self) -> dict[str, list[Item]]:
-        """Items of each modality in input order; modalities in order of their first item."""
-        groups: dict[str, list[Item]] = {}
-        for item in self.items:
-            groups.setdefault(item.modality, []).append(item)
-        return groups
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON types."""
-        items = [{"row": i.row, "item": i.name, "modality": i.modality, "read_options": dict(i.options)} for i in self.items]
-        counts = {modality: len(items) for modality, items in self.by_modality().items()}
-        return {"counts": counts, "items": items, "errors": [failure.to_dict() for failure in self.failures]}
 
 
 def gather(
@@ -129,7 +62,7 @@ def _from_arguments(inputs: Sequence[str], texts: Sequence[str], modality: str |
             found = _modality_of(path, named, modality)
         except InputError as error:
             doubtful.append(error)
-            failures.append(Failure(row, path, "", reason_of(error)))
+            failures.append(Failure.of(row, path, "", error))
             continue
         if found:
             items.append(Item(row, path, found, Path(path)))
@@ -160,7 +93,7 @@ def _modality_of(path: str, named: bool, modality: str | None) -> str | None:
     try:
         return guess_modality(path)
     except InputError as error:
-        found, unclaimed = error.found, error.found.startswith("no modality")
+        found, unclaimed = error.found, isinstance(error, UnclaimedError)
         readers = [name for name, cls in importable_modalities().items() if suffix_of(path) in cls.extensions]
         if unclaimed and not readers and not named:
             return None
@@ -221,7 +154,7 @@ def _from_manifest(path: Path, modalities: Sequence[str]) -> Inputs:
             try:
                 items.append(_manifest_item(path, number, modality, row, options[modality]))
             except (InputError, OptionError) as error:
-                failures.append(Failure(number, str(row[modality]), modality, reason_of(error)))
+                failures.append(Failure.of(number, str(row[modality]), modality, error))
     if failures and not items:
         raise replace(failures[0], name=f"{path}, row {failures[0].row}").to_error(MANIFEST)
     if not items:
@@ -241,7 +174,7 @@ def _manifest_item(path: Path, number: int, modality: str, row: Mapping[str, Any
     """
     cell = row[modality]
     filled = [(column, option) for column, option in columns if not _empty(row.get(column))]
-    own = {option: _value(modality, option, row[column]) for column, option in filled}
+    own = {option: typed_read_option(modality, option, row[column]) for column, option in filled}
     if modality_class(modality).tower == "text":
         return Item(number, str(cell), modality, str(cell), own)
     if not isinstance(cell, str):
@@ -255,58 +188,10 @@ def _option_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -
     for column in columns:
         modality, dot, option = column.partition(".")
         if dot and modality in found:
-            check_option(modality, option, f"{path}, column {column}")
+            check_read_option(modality, option, f"{path}, column {column}")
             found[modality].append((column, option))
     return found
 
 
 def _empty(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
-
-
-def _value(modality: str, option: str, given: Any) -> Any:
-    """A text as the kind of value the reader's signature asks for: text, truth value, or whatever JSON makes of it.
-
-    Raises:
-        OptionError: a truth value that is neither true nor false.
-    """
-    if not isinstance(given, str):
-        return given
-    parameter = inspect.signature(modality_class(modality).read).parameters[option]
-    words = set(re.findall(r"\w+", str(parameter.annotation)))
-    if "bool" in words and "str" not in words:
-        if given.lower() not in ("true", "false", "yes", "no"):
-            raise OptionError(f"read option {modality}.{option} must be true or false, found {given!r}")
-        return given.lower() in ("true", "yes")
-    if words <= {"str", "None", "Optional"} and "str" in words:
-        return given
-    try:
-        return json.loads(given)
-    except ValueError:
-        return given
-
-
-def parse_read_options(given: Iterable[str], modality: str | None = None) -> dict[str, dict[str, Any]]:
-    """`["depth.scale=0.001"]` as {modality: {option: value}}; the modality may be left out when there is one for all files.
-
-    Raises:
-        OptionError: not MODALITY.OPTION=VALUE, or an option this modality's reader does not have.
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        name, dot, option = key.partition(".")
-        if not dot and modality:
-            name, option = modality, key
-        if not equals or not name or not option:
-            raise OptionError(f"--read-option {text!r}: write it as MODALITY.OPTION=VALUE, such as depth.scale=0.001")
-        check_option(name, option, f"--read-option {text}")
-        options.setdefault(name, {})[option] = _value(name, option, value)
-    return options
-
-
-def check_option(modality: str, option: str, where: str) -> None:
-    """Raises OptionError unless `modality`'s reader has `option`; ModalityError for an unknown modality."""
-    known = modality_class(modality).read_options()
-    if option not in known:
-        raise OptionError(f"{where}: {modality} has no read option {option!r}; known: {', '.join(known) or 'none'}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vitlens.cli.inputs import Inputs, gather, parse_read_options
+from vitlens.cli.inputs import gather
 from vitlens.cli.options import (
     MODEL,
     AsOption,
@@ -27,8 +27,10 @@ from vitlens.display.table import Table
 from vitlens.display.terminal import console
 from vitlens.errors import SpaceError
 from vitlens.modality import modality_class
+from vitlens.read_options import parse_read_options
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import StoredEmbeddings, holds_embeddings, load_embeddings
+from vitlens.store.items import Inputs
 
 if TYPE_CHECKING:
     import numpy as np

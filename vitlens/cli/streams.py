@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from vitlens.cli.inputs import parse_read_options
 from vitlens.errors import InputError
 from vitlens.modality import importable_modalities
+from vitlens.read_options import parse_read_options
 
 Streams = dict[str, list[str]]
 """Modality -> what was given for it, in order; texts for "text", files for the others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO
 
 from rich.console import Console
 
@@ -17,8 +18,16 @@ class Screen(Console):
         raise BrokenPipeError
 
 
+def output(*, error: bool = False) -> TextIO:
+    """Standard output or standard error. What they cannot show of a name, such as bytes that are no UTF-8, stands as \\udce9."""
+    stream = sys.stderr if error else sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def console(*, error: bool = False) -> Console:
     """A console on standard output or standard error: no markup, no emoji codes, no highlighting."""
-    stream = sys.stderr if error else sys.stdout
+    stream = output(error=error)
     width = None if stream.isatty() else PIPE_WIDTH
     return Screen(file=stream, width=width, markup=False, emoji=False, highlight=False)

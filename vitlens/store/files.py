@@ -1,37 +1,42 @@
-"""Embeddings on disk: .npz, .parquet or .safetensors, written piece by piece and whole or not at all.
+"""Files of embeddings to hand on: .npz, .parquet or .safetensors, written piece by piece and whole or not at all.
 
     npz          <modality> [n, E] float32, <modality>_items [n] str, <modality>_rows [n] int64; space, model
     parquet      a row per item: row, item, modality, embedding; vitlens.space, .dim and .model in the schema's metadata
     safetensors  <modality> [n, E] float32, <modality>.rows [n] int64; items (JSON), space, dim and model in the metadata
 
-`rows` are positions among the inputs, so that what was read from a manifest can be joined with it again.
+`rows` are positions among the inputs, so that what was read from a manifest can be joined with it again. A file name that is no
+UTF-8 keeps its bytes; parquet, whose texts must be UTF-8, has a column `item_bytes` for them where there is such a name.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import torch
 
 from vitlens.disk import atomic
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import check_file, decoding, suffix_of
 from vitlens.space import Embeddings, EmbeddingSpace
 
-_Rows = tuple[list[int], list[str], list[str], list[Any]]
 FORMATS = ("npz", "parquet", "safetensors")
 ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors"
 HEADER_LIMIT = 100_000_000
 """Bytes of a safetensors header, by its definition; the names of the items stand there."""
+_ROWS = 4096
+"""Rows of a parquet row group."""
+_SURROGATES = "[\ud800-\udfff]"
+"""What stands for the bytes of a name that is no UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +48,6 @@ class Column:
     pieces: Callable[[], Iterator[np.ndarray]]
 
 
-class StoredEmbeddings(Embeddings):
-    """`Embeddings` from a file, with what belongs to their rows: `names` and `rows` per modality, and the model's name."""
-
-    def __init__(self, space: EmbeddingSpace, model: str) -> None:
-        super().__init__(space)
-        self.model = model
-        self.names: dict[str, list[str]] = {}
-        self.rows: dict[str, list[int]] = {}
-
-    def add(self, modality: str, vectors: np.ndarray, names: list[str], rows: list[int]) -> None:
-        """Put one modality's embeddings [n, E] in."""
-        self[modality] = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-        self.names[modality], self.rows[modality] = names, rows
-        self.kept[modality], self.errors[modality] = list(range(len(names))), []
-
-
 @dataclass(frozen=True)
 class Content:
     """What goes into a file."""
@@ -68,7 +57,25 @@ class Content:
     columns: Mapping[str, Column] = field(default_factory=dict)
 
 
-def check_output(path: Path, names: list[str], *, overwrite: bool) -> None:
+class StoredEmbeddings(Embeddings):
+    """`Embeddings` from a file, with what belongs to their rows: `names` and `rows` per modality, and the model's name."""
+
+    def __init__(self, space: EmbeddingSpace, model: str) -> None:
+        super().__init__(space)
+        self.model = model
+        self.names: dict[str, list[str]] = {}
+        self.rows: dict[str, list[int]] = {}
+
+    def add(self, modality: str, vectors: np.ndarray, names: Sequence[str], rows: Sequence[int]) -> None:
+        """Put one modality's embeddings [n, E] in."""
+        import torch
+
+        self[modality] = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        self.names[modality], self.rows[modality] = list(names), list(rows)
+        self.kept[modality], self.errors[modality] = list(range(len(names))), []
+
+
+def check_output(path: Path, names: Sequence[str], *, overwrite: bool) -> None:
     """Say before hours of work whether `path` can be written.
 
     Raises:
@@ -87,19 +94,18 @@ def check_output(path: Path, names: list[str], *, overwrite: bool) -> None:
 def write_embeddings(path: Path, content: Content) -> None:
     """Write `content` to `path`, in the format its extension says; the file appears whole or not at all."""
     writer = {"npz": _write_npz, "parquet": _write_parquet, "safetensors": _write_safetensors}[suffix_of(path)]
-    with atomic(path) as part:
-        writer(part, content)
+    with atomic(path) as part, part.open("wb") as stream:
+        writer(stream, content)
 
 
-def _write_npz(path: Path, content: Content) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
+def _write_npz(stream: IO[bytes], content: Content) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
         for modality, column in content.columns.items():
-            with archive.open(_member(f"{modality}.npy"), "w", force_zip64=True) as stream:
+            with archive.open(_member(f"{modality}.npy"), "w", force_zip64=True) as member:
                 shape = (len(column.items), content.space.dim)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
+                np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
                 for piece in column.pieces():
-                    stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+                    member.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
             _add_array(archive, f"{modality}_items", np.array(column.items, dtype=np.str_))
             _add_array(archive, f"{modality}_rows", np.array(column.rows, dtype=np.int64))
         for key, value in (("space", content.space.name), ("model", content.model)):
@@ -119,24 +125,31 @@ def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def _write_parquet(path: Path, content: Content) -> None:
+def _write_parquet(stream: IO[bytes], content: Content) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     fields = [("row", pa.int64()), ("item", pa.string()), ("modality", pa.string()), ("embedding", pa.list_(pa.float32()))]
+    odd = any(_is_odd(item) for column in content.columns.values() for item in column.items)
+    fields += [("item_bytes", pa.binary())] if odd else []
     metadata = {"vitlens.space": content.space.name, "vitlens.dim": str(content.space.dim), "vitlens.model": content.model}
     schema = pa.schema(fields, metadata=metadata)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(stream, schema) as writer:
         for rows, items, modalities, vectors in _in_input_order(content.columns):
             offsets = np.arange(len(rows) + 1, dtype=np.int32) * content.space.dim
             lists = pa.ListArray.from_arrays(offsets, np.concatenate(vectors, dtype=np.float32))
-            writer.write_table(pa.table([rows, items, modalities, lists], schema=schema))
+            shown = [item.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for item in items]
+            exact = [item.encode("utf-8", "surrogateescape") if _is_odd(item) else None for item in items]
+            writer.write_table(pa.table([rows, shown, modalities, lists, *([exact] if odd else [])], schema=schema))
 
 
-def _in_input_order(
-    columns: Mapping[str, Column], size: int = 4096
-) -> Iterator[tuple[list[int], list[str], list[str], list[Any]]]:
-    """The rows of all modalities merged by their position among the inputs, `size` at a time."""
+def _is_odd(name: str) -> bool:
+    """Whether a name is no sound Unicode."""
+    return not name.isascii() and bool(re.search(_SURROGATES, name))
+
+
+def _in_input_order(columns: Mapping[str, Column]) -> Iterator[tuple[list[int], list[str], list[str], list[Any]]]:
+    """The rows of all modalities merged by their position among the inputs, some at a time."""
 
     def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray]]:
         vectors = (vector for piece in column.pieces() for vector in piece)
@@ -145,52 +158,32 @@ def _in_input_order(
 
     streams = [entries(place, modality, column) for place, (modality, column) in enumerate(columns.items())]
     merged = heapq.merge(*streams, key=lambda entry: entry[:2])
-    while batch := list(islice(merged, size)):
+    while batch := list(islice(merged, _ROWS)):
         rows, _, items, modalities, vectors = (list(values) for values in zip(*batch, strict=True))
         yield rows, items, modalities, vectors
 
 
-def _write_safetensors(path: Path, content: Content) -> None:
+def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     """The format is a length, a JSON header and the values one after the other; written here because the library's writer
     wants everything in memory at once."""
-    names = {modality: column.items for modality, column in content.columns.items()}
-    metadata = {
-        "space": content.space.name,
-        "dim": str(content.space.dim),
-        "model": content.model,
-        "items": json.dumps(names, ensure_ascii=False),
-    }
+    names = json.dumps({modality: column.items for modality, column in content.columns.items()}, ensure_ascii=False)
+    names = re.sub(_SURROGATES, lambda found: f"\\u{ord(found[0]):04x}", names)
+    metadata = {"space": content.space.name, "dim": str(content.space.dim), "model": content.model, "items": names}
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
     for modality, column in content.columns.items():
         n = len(column.items)
         for key, kind, shape, size in ((modality, "F32", [n, content.space.dim], 4), (f"{modality}.rows", "I64", [n], 8)):
-            end = at + size * int(np.prod(shape, dtype=np.int64))
+            end = at + size * math.prod(shape)
             header[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
             at = end
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for column in content.columns.values():
-            for piece in column.pieces():
-                stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
-            stream.write(np.array(column.rows, dtype="<i8").tobytes())
-
-
-def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
-    """Read a file that `vitlens embed` wrote: embeddings [n, E] per modality, with names, rows, space and model.
-
-    Raises:
-        InputError: no such file, or not one of ours.
-    """
-    check_file(path, accepted=ACCEPTED, extensions=FORMATS, max_bytes=1 << 46)
-    reader = {"npz": _read_npz, "parquet": _read_parquet, "safetensors": _read_safetensors}[suffix_of(path)]
-    with decoding(path, ACCEPTED):
-        stored = reader(Path(path))
-    if stored is None:
-        raise InputError(os.fspath(path), "no embeddings of ours in it (its space is not named)", ACCEPTED)
-    return stored
+    stream.write(len(text).to_bytes(8, "little") + text)
+    for column in content.columns.values():
+        for piece in column.pieces():
+            stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+        stream.write(np.array(column.rows, dtype="<i8").tobytes())
 
 
 def holds_embeddings(path: str | os.PathLike[str]) -> bool:
@@ -211,16 +204,29 @@ def _is_ours(path: Path) -> bool:
     if suffix_of(path) == "parquet":
         import pyarrow.parquet as pq
 
-        return b"vitlens.space" in (pq.read_schema(path).metadata or {})
+        with path.open("rb") as stream:
+            return b"vitlens.space" in (pq.read_schema(stream).metadata or {})
     from safetensors import safe_open
 
-    with safe_open(str(path), framework="numpy") as file:
+    with safe_open(path, framework="numpy") as file:
         return {"space", "items", "model"} <= set(file.metadata() or {})
 
 
-def _read_npz(path: Path) -> StoredEmbeddings | None:
-    if not _is_ours(path):
-        return None
+def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
+    """Read a file that `vitlens embed` wrote: embeddings [n, E] per modality, with names, rows, space and model.
+
+    Raises:
+        InputError: no such file, or not one of ours.
+    """
+    check_file(path, accepted=ACCEPTED, extensions=FORMATS, max_bytes=1 << 46)
+    reader = {"npz": _read_npz, "parquet": _read_parquet, "safetensors": _read_safetensors}[suffix_of(path)]
+    with decoding(path, ACCEPTED):
+        if not _is_ours(Path(path)):
+            raise InputError(os.fspath(path), "no embeddings of ours in it (its space is not named)", ACCEPTED)
+        return reader(Path(path))
+
+
+def _read_npz(path: Path) -> StoredEmbeddings:
     with np.load(path, allow_pickle=False) as archive:
         stored = StoredEmbeddings(EmbeddingSpace(str(archive["space"]), int(archive["dim"])), str(archive["model"]))
         for key in archive.files:
@@ -229,29 +235,30 @@ def _read_npz(path: Path) -> StoredEmbeddings | None:
     return stored
 
 
-def _read_parquet(path: Path) -> StoredEmbeddings | None:
+def _read_parquet(path: Path) -> StoredEmbeddings:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    if not _is_ours(path):
-        return None
-    table = pq.read_table(path)
+    with path.open("rb") as stream:
+        table = pq.read_table(stream)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     dim = int(metadata["vitlens.dim"])
     stored = StoredEmbeddings(EmbeddingSpace(metadata["vitlens.space"], dim), metadata["vitlens.model"])
     for modality in table["modality"].unique().to_pylist():
         part = table.filter(pc.equal(table["modality"], modality))
         pieces = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in part["embedding"].chunks]
-        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), part["item"].to_pylist(), part["row"].to_pylist())
+        names: list[Any] = part["item"].to_pylist()
+        if "item_bytes" in part.column_names:
+            exact = part["item_bytes"].to_pylist()
+            names = [n if b is None else b.decode("utf-8", "surrogateescape") for n, b in zip(names, exact, strict=True)]
+        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), names, part["row"].to_pylist())
     return stored
 
 
-def _read_safetensors(path: Path) -> StoredEmbeddings | None:
+def _read_safetensors(path: Path) -> StoredEmbeddings:
     from safetensors import safe_open
 
-    if not _is_ours(path):
-        return None
-    with safe_open(str(path), framework="numpy") as file:
+    with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         stored = StoredEmbeddings(EmbeddingSpace(metadata["space"], int(metadata["dim"])), metadata["model"])
         for modality, names in json.loads(metadata["items"]).items():

@@ -1,14 +1,13 @@
-"""The resumable embedding job: results go to `<out>.partial/` shard by shard, and become one file at the end.
+"""The job of `vitlens embed`: items into one file, by way of a store in `<out>.partial/`.
 
-A job stopped at any moment - Ctrl-C, kill, power - goes on where its last shard ended. Shards hold whole batches, so that batches
-fall the same way with or without a stop: both give the same file.
+A job stopped at any moment - Ctrl-C, kill, power - goes on where its last part ended, and gives the same file. What it holds is
+known by content: a file that changed meanwhile is embedded anew, one that is gone is a line of the report.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,20 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from vitlens.cli.inputs import Failure, Inputs, Item, reason_of
+from vitlens import checks
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
+from vitlens.modality import get_modality
 from vitlens.space import EmbeddingSpace
+from vitlens.store.engine import PRECISIONS, Engine, Progress
 from vitlens.store.files import Column, Content, check_output, write_embeddings
-from vitlens.store.work_folder import Shard, WorkFolder
+from vitlens.store.items import Failure, Inputs, Item
+from vitlens.store.store import Embedded, EmbeddingStore, Listed
+from vitlens.store.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
 
-JOB_FORMAT = 1
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+JOB_FORMAT = 2
+PIECE = 4096
+"""Embeddings in memory while the output is written."""
+LOST = "no such file any more: it was one of the items when the job began"
 
 
 class Stopped(KeyboardInterrupt):
@@ -46,17 +50,15 @@ class Settings:
     batch_size: int = 32
     num_workers: int = 0
     save_every: int = 1000
-    """Items of a shard, rounded up to whole batches."""
+    """Items of a part, rounded up to whole batches."""
     save_seconds: float = 60.0
-    """A shard is written after this time even if it is small."""
+    """A part is written after this time even if it is small."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise OptionError(f"--dtype must be {', '.join(DTYPES)}, found {self.dtype!r}")
+        checks.one_of("--dtype", self.dtype, PRECISIONS)
         for option, least in (("batch_size", 1), ("num_workers", 0), ("save_every", 1)):
-            if getattr(self, option) < least:
-                raise OptionError(f"--{option.replace('_', '-')} must be {least} or more, found {getattr(self, option)}")
+            checks.whole(f"--{option.replace('_', '-')}", getattr(self, option), least=least)
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,6 @@ class Result:
         }
 
 
-def fingerprint(model: ViTLens) -> str:
-    """A hash over names, shapes and 64 values of every tensor of `model`, the same on every device."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        flat = value.detach().flatten()
-        places = torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel()), dtype=torch.float64).long()
-        digest.update(f"{key} {list(value.shape)}".encode())
-        digest.update(flat[places.to(flat.device)].cpu().double().numpy().tobytes())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class Job:
     """Inputs to embed into the file `out` with the model called `model_name`."""
@@ -118,31 +109,14 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to be the same job, as far as known before the model is loaded."""
-        digest = hashlib.sha256()
-        for item in self.inputs.items:
-            digest.update(
-                json.dumps([item.modality, str(item.source), item.options], sort_keys=True, default=str).encode() + b"\n"
-            )
-        return {
-            "format": JOB_FORMAT,
-            "model": self.model_name,
-            "dtype": self.settings.dtype,
-            "read options": self.settings.read_options,
-            "number of items": len(self.inputs.items),
-            "list of items": digest.hexdigest(),
-        }
+        settings = self.settings
+        return {"format": JOB_FORMAT, "model": self.model_name, "dtype": settings.dtype, "read options": settings.read_options}
 
-    def run(
-        self,
-        load: Callable[[list[str]], ViTLens],
-        *,
-        started: Callable[[str, int, int], None] = lambda modality, done, total: None,
-        advance: Callable[[], None] = lambda: None,
-    ) -> Result:
+    def run(self, load: Callable[[list[str]], ViTLens], *, progress: Progress | None = None) -> Result:
         """Embed everything, going on with what an earlier run of the same job left.
 
         `load` gets the modalities needed and gives the model; it is called after everything else was checked, and not when
-        nothing is left to embed. `started(modality, done, total)` and `advance()` (after each item) report progress.
+        nothing is left to embed. `progress(modality, done, total)` is told at the start and after each batch.
 
         Raises:
             OptionError: an output that exists or cannot be, a work folder of another job.
@@ -155,118 +129,114 @@ class Job:
             failures = list(self.inputs.failures)
             return Result(None, None, {}, failures, _write_errors(self.out, failures), 0, time.monotonic() - begun)
         work = WorkFolder(self.out)
+        run = None
         try:
-            work.open(self.identity())
-            todo = {modality: work.todo(modality, len(items)) for modality, items in groups.items()}
-            resumed = len(self.inputs.items) - sum(map(len, todo.values()))
-            space = self._embed(work, groups, todo, load, started, advance)
-            output, counts, failures = self._merge(work, groups, space)
+            files = [os.path.abspath(item.source) for item in self.inputs.items if isinstance(item.source, Path)]
+            lost = work.open(self.identity(), files)
+            run = _Run(self.settings, groups, work, progress)
+            run.look()
+            resumed = run.done()
+            found = run.embed(load)
+            output, counts, failures = self._merge(groups, found, lost)
             errors_file = _write_errors(self.out, failures)
             work.close(remove=True)
-            return Result(output, space, counts, failures, errors_file, resumed, time.monotonic() - begun)
+            return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun)
         except KeyboardInterrupt as error:
-            total = len(self.inputs.items)
-            done = total - sum(len(work.todo(modality, len(items))) for modality, items in groups.items())
+            done, total = run.done() if run else 0, len(self.inputs.items)
             kept = f"{done} of {total} items are kept in {work.path}; the same command goes on from there"
             raise Stopped(f"stopped: {kept if done else 'no item was embedded yet'}") from error
         finally:
             work.close()
 
-    def _embed(
-        self,
-        work: WorkFolder,
-        groups: dict[str, list[Item]],
-        todo: dict[str, list[int]],
-        load: Callable[[list[str]], ViTLens],
-        started: Callable[[str, int, int], None],
-        advance: Callable[[], None],
-    ) -> EmbeddingSpace:
-        known = work.known()
-        if "space" in known and not any(todo.values()):
-            return EmbeddingSpace(**known["space"])
-        model = load(list(groups))
-        work.settle({"weights": fingerprint(model), "space": asdict(model.space)})
-        for modality, items in groups.items():
-            started(modality, len(items) - len(todo[modality]), len(items))
-            for shard in _shards(model, modality, items, todo[modality], self.settings, advance):
-                try:
-                    work.add(modality, shard)
-                except KeyboardInterrupt:
-                    work.add(modality, shard)
-                    raise
-        return model.space
-
     def _merge(
-        self, work: WorkFolder, groups: dict[str, list[Item]], space: EmbeddingSpace
+        self, groups: dict[str, list[Item]], found: dict[str, Embedded], lost: Sequence[str]
     ) -> tuple[Path | None, dict[str, int], list[Failure]]:
-        """Put the shards together into the output; returns it (None: nothing was embedded), counts and failures."""
+        """Put everything together into the output; returns it (None: nothing was embedded), counts and failures."""
         columns: dict[str, Column] = {}
         failures = list(self.inputs.failures)
-        for modality, items in groups.items():
-            kept: list[int] = []
-            for shard in work.shards(modality):
-                kept += shard.kept.tolist()
-                for place, message in zip(shard.failed.tolist(), shard.messages, strict=True):
-                    failures.append(Failure(items[place].row, items[place].name, modality, message))
-            pieces = partial(_vectors, work, modality)
-            columns[modality] = Column([items[p].name for p in kept], [items[p].row for p in kept], pieces)
+        for modality, embedded in found.items():
+            items, kept = groups[modality], embedded.kept
+            failures += [Failure.of(items[i].row, items[i].name, modality, error) for i, error in embedded.errors.items()]
+            names, rows = [items[i].name for i in kept], [items[i].row for i in kept]
+            columns[modality] = Column(names, rows, partial(_normalised, embedded))
+        last = max([*(item.row for item in self.inputs.items), *(failure.row for failure in self.inputs.failures)])
+        failures += [Failure(last + number, name, "", LOST) for number, name in enumerate(lost, start=1)]
         counts = {modality: len(column.items) for modality, column in columns.items()}
         if any(counts.values()):
-            write_embeddings(self.out, Content(space, self.model_name, columns))
-        failures.sort(key=lambda failure: failure.row)
-        return (self.out if any(counts.values()) else None), counts, failures
+            write_embeddings(self.out, Content(_space(found), self.model_name, columns))
+        return (self.out if any(counts.values()) else None), counts, sorted(failures, key=lambda failure: failure.row)
 
 
-def _vectors(work: WorkFolder, modality: str) -> Iterator[np.ndarray]:
-    return (shard.embeddings for shard in work.shards(modality))
+@dataclass
+class _Run:
+    """One run of a job, in its work folder."""
+
+    settings: Settings
+    groups: dict[str, list[Item]]
+    work: WorkFolder
+    progress: Progress | None
+    lists: dict[str, Listed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = EmbeddingStore(self.work.path)
+
+    def look(self) -> None:
+        """See what the items are."""
+        for modality, items in self.groups.items():
+            self.lists[modality] = self.store.listed(
+                [item.value for item in items],
+                get_modality(modality),
+                read_options=self.settings.read_options.get(modality),
+                progress=self.progress,
+            )
+
+    def known(self) -> dict[str, Embedded]:
+        """What is in the folder, of modalities that were begun."""
+        abouts = self.work.known().get("embeddings", {})
+        return {m: found.within(self.store.parts(abouts[m])) for m, found in self.lists.items() if m in abouts}
+
+    def done(self) -> int:
+        """Items that need not be looked at any more."""
+        return sum(len(found.rows) - found.missing - len(self.lists[m].errors) for m, found in self.known().items())
+
+    def embed(self, load: Callable[[list[str]], ViTLens]) -> dict[str, Embedded]:
+        """Embed what is missing; the model is loaded if there is something."""
+        found = self.known()
+        if list(found) == list(self.groups) and not any(embedded.missing for embedded in found.values()):
+            return found
+        settings = self.settings
+        engine = Engine(
+            load(list(self.groups)),
+            settings.batch_size,
+            settings.num_workers,
+            settings.dtype,
+            settings.save_every,
+            settings.save_seconds,
+        )
+        self.work.settle({modality: engine.about(modality) for modality in self.groups})
+        for modality, listed in self.lists.items():
+            found[modality] = self.store.embed(
+                engine, modality, listed, on_error="skip", again=False, progress=partial(self._report, len(listed.items))
+            )
+        return found
+
+    def _report(self, total: int, modality: str, done: int, todo: int) -> None:
+        if self.progress:
+            self.progress(modality, total - todo + done, total)
 
 
-def _shards(
-    model: ViTLens, modality: str, items: Sequence[Item], todo: list[int], settings: Settings, advance: Callable[[], None]
-) -> Iterator[Shard]:
-    """Embed the items at the positions `todo`, in shards of whole batches; when stopped or failing, one last of what is done."""
-    stream = model.stream(
-        modality,
-        [items[place].value for place in todo],
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        dtype=DTYPES[settings.dtype],
-        read_options=settings.read_options.get(modality),
-    )
-    ready: list[tuple[int, Any]] = []
-    batch: list[tuple[int, Any]] = []
-    saved = time.monotonic()
-    stop: BaseException | None = None
-    try:
-        for encoded in stream:
-            batch.append((todo[encoded.index], encoded))
-            advance()
-            if (encoded.index + 1) % settings.batch_size and encoded.index + 1 < len(todo):
-                continue
-            ready.extend(batch)
-            batch = []
-            if len(ready) >= settings.save_every or time.monotonic() - saved >= settings.save_seconds:
-                full, ready = ready, []
-                yield _shard(full, model.space.dim)
-                saved = time.monotonic()
-    except (KeyboardInterrupt, Exception) as error:
-        stop = error
-    if ready:
-        yield _shard(ready, model.space.dim)
-    if stop is not None:
-        raise stop
+def _space(found: dict[str, Embedded]) -> EmbeddingSpace:
+    about = next(iter(found.values())).parts.about
+    return EmbeddingSpace(about["space"], about["dim"])
 
 
-def _shard(entries: list[tuple[int, Any]], dim: int) -> Shard:
-    kept = [(place, encoded.embedding) for place, encoded in entries if encoded.embedding is not None]
-    failed = [(place, reason_of(encoded.error)) for place, encoded in entries if encoded.embedding is None]
-    embeddings = torch.stack([vector for _, vector in kept]).numpy() if kept else np.empty((0, dim), np.float32)
-    return Shard(
-        np.array([place for place, _ in kept], np.int64),
-        embeddings,
-        np.array([place for place, _ in failed], np.int64),
-        [message for _, message in failed],
-    )
+def _normalised(embedded: Embedded) -> Iterator[np.ndarray]:
+    import torch
+    import torch.nn.functional as F
+
+    rows = embedded.rows[embedded.rows >= 0]
+    for at in range(0, len(rows), PIECE):
+        yield F.normalize(torch.from_numpy(embedded.parts.vectors(rows[at : at + PIECE])), dim=-1).numpy()
 
 
 def _write_errors(out: Path, failures: Sequence[Failure]) -> Path | None:
@@ -276,7 +246,7 @@ def _write_errors(out: Path, failures: Sequence[Failure]) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["item", "modality", "error"])
         writer.writerows((failure.name, failure.modality, failure.error) for failure in failures)

@@ -33,7 +33,7 @@ class TrainItems:
             try:
                 return self._read(epoch, row, bad)
             except InputError as error:
-                bad.append((self.reader.name(row), f"{error.found}. Accepted: {error.accepted}"))
+                bad.append((self.reader.name(row), error.reason))
         return InputError(bad[0][0], f"it and {len(bad) - 1} substitutes cannot be read; this one: {bad[0][1]}", "readable items")
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:

@@ -22,6 +22,7 @@ from vitlens.errors import ModalityError, OptionError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
 from vitlens.processes import world
+from vitlens.store.engine import Engine
 from vitlens.train.anchors import AnchorTable
 from vitlens.train.batches import BadItems, Batch, Order, seed_of
 from vitlens.train.evaluate import ZeroShot
@@ -140,14 +141,11 @@ class LensTask(Task[ViTLens]):
                 self.table, columns=columns, separator=data.caption_separator, label=data.label, templates=data.templates
             )
         return AnchorTable(
-            self.model,
+            Engine(self.model, options.batch_size, data.num_workers, self.recipe.precision),
             self.table,
             options.modalities,
             readers={name: self._reader(self.table, name) for name in options.modalities if name not in words},
             captions=captions,
-            batch_size=options.batch_size,
-            dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.recipe.precision),
-            num_workers=data.num_workers,
         )
 
     def _zero_shot(self, rows: Rows) -> ZeroShot:
@@ -167,7 +165,7 @@ class LensTask(Task[ViTLens]):
 
     def identity(self) -> dict[str, Any]:
         """The recipe, the data, and the anchors' weights."""
-        inputs = {"train": self.table.fingerprint, "usable": len(self.order.usable), "anchors": dict(self.anchors.hashes)}
+        inputs = {"train": self.table.fingerprint, "usable": len(self.order.usable), "anchors": dict(self.anchors.engine.hashes)}
         return {**self.recipe.identity(), "inputs": inputs}
 
     # --- while it trains -----------------------------------------------------------------------------------------------

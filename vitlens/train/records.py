@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.cli.inputs import parse_read_options
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import Modality, Sample
+from vitlens.read_options import typed_read_option
 from vitlens.sources import is_path, name_of, suffix_of
 from vitlens.store.manifest import MANIFEST_TYPES, read_manifest
 from vitlens.train.shards import SHARDS, Member, ShardRows
@@ -112,6 +112,16 @@ class Reader:
         found = [key for key in members if key.rpartition(".")[2] in self.modality.extensions]
         return found[0] if len(found) == 1 else self.column
 
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Any:
+        """The row as `Modality.load` takes it."""
+        value, options = self.source(index)
+        if isinstance(value, Sample):
+            return value
+        return {"source": value.open() if isinstance(value, Member) else value, **options}
+
     def source(self, index: int) -> tuple[Any, dict[str, Any]]:
         """(path, Member, array, Sample ..., read options) of a row.
 
@@ -136,17 +146,8 @@ class Reader:
         for key, value in row.items():
             head, dot, option = str(key).partition(".")
             if dot and head == self.modality.name and option in known and not isinstance(value, Member) and not _empty(value):
-                named = f"{head}.{option}"
-                text = isinstance(value, str)
-                found[option] = parse_read_options([f"{named}={value}"])[head][option] if text else value
+                found[option] = typed_read_option(head, option, value)
         return found
-
-    def item(self, index: int) -> Any:
-        """The row as `Modality.load` takes it."""
-        value, options = self.source(index)
-        if isinstance(value, Sample):
-            return value
-        return {"source": value.open() if isinstance(value, Member) else value, **options}
 
     def load(self, index: int) -> Sample:
         """Read a row.
@@ -155,7 +156,7 @@ class Reader:
             InputError: it cannot be read; the error names the row.
         """
         try:
-            return self.modality.load(self.item(index))
+            return self.modality.load(self[index])
         except InputError as error:
             raise InputError(self.name(index), error.found, error.accepted) from error
 

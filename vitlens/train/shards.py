@@ -22,6 +22,7 @@ import numpy as np
 
 from vitlens.errors import InputError
 from vitlens.sources import check_file, decoding
+from vitlens.store.digests import stat_key
 
 SHARDS = "WebDataset shards: .tar files, braces {0000..0099} and * allowed"
 
@@ -43,8 +44,7 @@ class Member:
 
     def stat_key(self) -> str:
         """What changes when the shard does."""
-        stat = self.shard.stat()
-        return f"{self.shard.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self.offset}\0{self.size}"
+        return f"{stat_key(self.shard)}\0{self.offset}\0{self.size}"
 
     def open(self) -> io.BytesIO:
         """The member as a binary file object that knows its name."""
