@@ -25,7 +25,8 @@ from vitlens import checks
 from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.depth_files import EXTENSIONS, is_deep, load_map
-from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_size, check_whole, resize_map
+from vitlens.modalities.pixel_maps import check_size
+from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_whole, resize_map
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, suffix_of
 

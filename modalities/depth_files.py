@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from vitlens.isolation import isolated
 from vitlens.modalities.exr_files import read_exr
-from vitlens.modalities.pixels import MAX_PIXELS, check_size
+from vitlens.modalities.pixel_maps import MAX_PIXELS, check_size
 from vitlens.modalities.tiff_files import read_tiff, tiff_header
 from vitlens.sources import Source, suffix_of
 
@@ -33,7 +34,7 @@ def load_map(path: Path, source: Source, key: str | None, kind: str | None = Non
         return source.npy(path, key=key)
     readers = {"pfm": _read_pfm, "pgm": _read_pgm, "tif": _read_tiff, "tiff": _read_tiff, "png": _read_png}
     with source.decoding():
-        return read_exr(path, source, key) if kind == "exr" else readers[kind](path, source)
+        return isolated(read_exr, path, source, key) if kind == "exr" else readers[kind](path, source)
 
 
 def is_deep(path: Path) -> bool:

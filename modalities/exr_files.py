@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vitlens.errors import MissingDependencyError
-from vitlens.modalities.pixels import check_size
+from vitlens.modalities.pixel_maps import check_size
 from vitlens.sources import Source, utf8_path
 
 # Passes that hold a vector, a colour or an index, never a distance.

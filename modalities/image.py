@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
-from vitlens.modalities.pixels import FORMATS, Crop, PillowModality, read_pixels
+from vitlens.modalities.picture_files import FORMATS, read_pixels
+from vitlens.modalities.pixels import Crop, PillowModality
 from vitlens.modality import Sample, register_modality
 from vitlens.sources import Source, suffix_of
 
@@ -28,17 +29,18 @@ class Image(PillowModality):
     accepts: ClassVar[str] = "a picture (jpg, png, webp, avif, bmp, gif, tiff, ppm), a PIL image, or an RGB array [h, w, 3]"
     extensions: ClassVar[tuple[str, ...]] = tuple(FORMATS)
 
-    def read(self, source: Any, *, format: str | None = None, exif: bool = True) -> Sample:
+    def read(self, source: Any, *, format: str | None = None, exif: bool = True, white: float | None = None) -> Sample:
         """Read a picture (of an animation: its first) into RGB uint8 `[h, w, 3]`; see `read_pixels` for what is taken.
 
         `format` names the file type of a source whose content is to be trusted less than you; `exif=False` leaves the picture
-        as stored, as the ViT-Lens reference does.
+        as stored, as the ViT-Lens reference does. `white` is the value of white where numbers do not tell it
+        (integers of 32 bits, uint16 arrays).
 
         Raises:
             InputError: no such file, no picture, cut off, too large, or an array of another shape, type or range.
         """
         given = Source(source, self.accepts)
-        pixels, info = read_pixels(given, format=format, exif=exif)
+        pixels, info = read_pixels(given, format=format, exif=exif, white=white)
         return Sample(pixels, given.name, info)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:

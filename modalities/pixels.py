@@ -1,7 +1,4 @@
-"""Pictures as pixels: read, check, crop, resize and normalise them, for every sensor that looks like a picture.
-
-Image, video frames and tactile pictures are read here; depth maps share the geometry.
-"""
+"""Pixels to tensors: crop, resize and normalise, for every sensor that looks like a picture; depth maps share the geometry."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from torch import Tensor, nn
 
 from vitlens.errors import OptionError
 from vitlens.modality import Modality
-from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from vitlens.vit import ViT
@@ -27,101 +23,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Statistics of the pictures OpenAI's CLIP was trained on (arXiv 2103.00020), for RGB in 0..1."""
 
-FORMATS = {
-    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "bmp": "BMP", "gif": "GIF", "tif": "TIFF",
-    "tiff": "TIFF", "ppm": "PPM", "pgm": "PPM", "pbm": "PPM",
-}  # fmt: skip
-"""File types by extension and Pillow's name for them. Pillow knows more, among them some that start other programs (EPS)."""
-
-MAX_PIXELS = 178_956_970
-MAX_ASPECT = 100
 TRAIN_AREA = (0.5, 1.0)
 TRAIN_RATIO = (3 / 4, 4 / 3)
-
-
-def check_size(height: int, width: int, source: Source) -> None:
-    """Refuse maps that would not survive a resize of their short side.
-
-    Raises:
-        InputError: no pixels, more than `MAX_PIXELS`, or one side over `MAX_ASPECT` times the other.
-    """
-    size = f"{width} x {height} pixels"
-    if height < 1 or width < 1:
-        raise source.refuse(f"no pixels ({size})")
-    if height * width > MAX_PIXELS:
-        raise source.refuse(size, f"at most {MAX_PIXELS / 1e6:.0f} million pixels")
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise source.refuse(size, f"at most {MAX_ASPECT} times as long as wide")
-
-
-def read_pixels(source: Source, *, format: str | None = None, exif: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read a picture into RGB uint8 `[h, w, 3]`, and what its file said of itself (`format`, `mode`).
-
-    `source` is a path, binary file object or bytes of a type in `FORMATS`, a PIL image, or an array `[h, w]` or
-    `[h, w, 1 | 3 | 4]` of uint8 or of floats in 0..1. Grey becomes RGB, 16-bit grey is scaled to 8 bit, transparent
-    pictures are laid on white. `exif` turns the picture as its EXIF orientation says.
-
-    Raises:
-        InputError: whatever is wrong with the picture.
-    """
-    if source.is_array:
-        return pixels_of_array(source.array(), source), {}
-    if isinstance(source.value, PIL.Image.Image):
-        with source.decoding():
-            return _pixels_of_image(source.value, source, exif), {"mode": source.value.mode}
-    if format is not None and format.lower().lstrip(".") not in FORMATS:
-        raise source.refuse(f"a file of type .{format.lstrip('.')}", accepted=f"{source.accepted} ({', '.join(FORMATS)})")
-    known = [FORMATS[format.lower().lstrip(".")]] if format else sorted(set(FORMATS.values()))
-    with source.local_file() as path, source.decoding():
-        PIL.Image.init()
-        try:
-            opened = PIL.Image.open(path, formats=[f for f in known if f in PIL.Image.OPEN])
-        except PIL.UnidentifiedImageError as error:
-            raise source.refuse(f"not a picture of a known type ({', '.join(known)})") from error
-        with opened as image:
-            return _pixels_of_image(image, source, exif), {"format": image.format, "mode": image.mode}
-
-
-def _pixels_of_image(image: PIL.Image.Image, source: Source, exif: bool) -> np.ndarray:
-    check_size(image.height, image.width, source)
-    if exif:
-        image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise source.refuse(f"integers from {grey.min()} to {grey.max()}", "8 or 16 bits a pixel")
-        return np.stack([np.rint(grey / 257).astype(np.uint8)] * 3, axis=-1)
-    if image.mode == "F":
-        return pixels_of_array(np.asarray(image), source)
-    if image.has_transparency_data:
-        white = PIL.Image.new("RGBA", image.size, "white")
-        image = PIL.Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
-
-
-def pixels_of_array(array: np.ndarray, source: Source) -> np.ndarray:
-    """`[h, w]` or `[h, w, 1 | 3 | 4]` of uint8, or of floats in 0..1, as RGB uint8 `[h, w, 3]`.
-
-    Raises:
-        InputError: another shape or dtype, floats outside 0..1, NaN.
-    """
-    pixels = source.numeric(array)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
-        hint = "; channels come last" if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ""
-        raise source.refuse(f"an array of shape {list(pixels.shape)}", f"arrays [h, w] or [h, w, 1|3|4]{hint}")
-    check_size(pixels.shape[0], pixels.shape[1], source)
-    if pixels.dtype.kind == "f":
-        if pixels.min() < 0 or pixels.max() > 1:
-            found = f"floats from {pixels.min():.4g} to {pixels.max():.4g}"
-            raise source.refuse(found, "floats from 0 to 1, or uint8 from 0 to 255")
-        pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
-    elif pixels.dtype != np.uint8:
-        raise source.refuse(f"values of type {pixels.dtype}", "uint8, or floats from 0 to 1")
-    if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:].astype(np.float32) / 255
-        pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))  # a copy: the caller keeps his own
 
 
 @dataclass(frozen=True)

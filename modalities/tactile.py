@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from vitlens.errors import OptionError
+from vitlens.modalities.picture_files import FORMATS, pixels_of_array, read_pixels
 from vitlens.modalities.pixels import (
-    FORMATS,
     Crop,
     RGBModality,
     centre_crop,
     check_whole,
     in_words,
-    pixels_of_array,
-    read_pixels,
     resize_map,
 )
 from vitlens.modalities.video_files import stack

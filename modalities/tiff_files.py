@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vitlens.isolation import isolated
+from vitlens.modalities.pixel_maps import check_size
 from vitlens.sources import Source
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3
@@ -25,6 +27,9 @@ class TiffPage:
     bits: int
     photometric: int
     pages: int
+    orientation: int = 1
+    alpha: int = 2
+    """What a channel more than grey or RGB is: 1 alpha that the colours are multiplied by, 2 plain alpha, 0 not said."""
 
     @property
     def one_channel(self) -> bool:
@@ -32,7 +37,18 @@ class TiffPage:
         return self.values.ndim == 2 and self.photometric != PALETTE
 
 
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF or BigTIFF."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
 def read_tiff(path: Path, source: Source) -> TiffPage:
+    """`first_page`, in a process of its own: the decoders are native."""
+    return isolated(first_page, path, source)
+
+
+def first_page(path: Path, source: Source) -> TiffPage:
     """The first page.
 
     Raises:
@@ -45,11 +61,15 @@ def read_tiff(path: Path, source: Source) -> TiffPage:
             page, count = file.pages.first, len(file.pages)
             shape = [int(size) for size in page.shape]
             source.needs(int(np.prod(shape)) * page.dtype.itemsize if page.dtype else 0, f"a picture of {shape} values")
+            check_size(page.imagelength, page.imagewidth, source)
             values = page.asarray()
             if page.planarconfig == 2 and values.ndim == 3:  # channels stored one after the other
                 values = np.moveaxis(values, 0, -1)
             bits = int(np.max(page.bitspersample))
-            return TiffPage(values.astype(values.dtype.newbyteorder("=")), bits, int(page.photometric), count)
+            values = values.astype(values.dtype.newbyteorder("="), copy=False)
+            tag, extra = page.tags.get(274), page.extrasamples
+            orientation, alpha = int(tag.value) if tag else 1, int(extra[0]) if extra else 2
+            return TiffPage(values, bits, int(page.photometric), count, orientation, alpha)
     except tifffile.TiffFileError as error:
         raise source.refuse(f"a TIFF file that is damaged ({' '.join(str(error).split())[:120]})") from error
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vitlens.modalities.pixels import check_size
+from vitlens.modalities.pixel_maps import check_size
 from vitlens.sources import Source, utf8_path
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.image import Image, landscape
-from vitlens.modalities.pixels import MAX_PIXELS
+from vitlens.modalities.pixel_maps import MAX_PIXELS
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "vitlens"
 PREPROC = REFERENCE / "golden_preproc_formula"
