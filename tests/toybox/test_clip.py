@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vitlens.benchmarks.toybox.world.captions import captions, shape_prompts
 from vitlens.errors import OptionError
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
+from vitlens.train.logs import read_csv
 
 SMALL = {"width": 64, "layers": 1, "embed_dim": 16, "text_width": 32, "text_layers": 1}
 TINY = clip.ClipRecipe(objects=40, clip_only=8, epochs=3, batch=16, warmup=1, **SMALL)
@@ -41,7 +43,7 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(
 ) -> None:
     folder, whole = trained
     (tmp_path / "drawn").symlink_to(folder / "drawn")
-    loss, calls = clip.clip_loss, 0
+    loss, calls = clip.CaptionLoss.forward, 0
 
     def interrupted(*batch: Any) -> torch.Tensor:
         nonlocal calls
@@ -51,13 +53,14 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(
         return loss(*batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(clip, "clip_loss", interrupted)
+        patch.setattr(clip.CaptionLoss, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            clip.train_clip(tmp_path, TINY, workers=1, save_seconds=0)
+            clip.train_clip(tmp_path, TINY, workers=1)
     again = clip.train_clip(tmp_path, TINY, workers=1)
+    assert len(read_csv(tmp_path / "clip" / "log.csv")) == 9
     for key, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
-    with pytest.raises(OptionError, match="another recipe"):
+    with pytest.raises(OptionError, match=r"another run \(.*schedule\.epochs: 3 then, 9 now"):
         clip.train_clip(tmp_path, clip.ClipRecipe(objects=40, clip_only=8, epochs=9, batch=16), workers=1)
 
 
@@ -70,14 +73,26 @@ def test_the_result_is_an_ordinary_model(trained: tuple[Path, ViTLens], tmp_path
 
 
 def test_equal_captions_count_as_right() -> None:
-    x = torch.eye(4)
-    same = torch.eye(4, dtype=torch.bool)
-    alone = clip.contrastive_loss(x, x, torch.tensor(20.0), same)
-    assert float(alone) < 1e-3
-    swapped = x[[1, 0, 2, 3]]
-    strict = clip.contrastive_loss(x, swapped, torch.tensor(20.0), same)
-    twins = same.clone()
-    twins[0, 1] = twins[1, 0] = True  # captions 0 and 1 read the same
-    forgiving = clip.contrastive_loss(x, swapped, torch.tensor(20.0), twins)
-    assert float(strict) > 5
-    assert float(forgiving) == pytest.approx(float(clip.contrastive_loss(x, x, torch.tensor(20.0), twins)), abs=1e-4)
+    x, swapped = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+    lines = torch.arange(4)[:, None, None].expand(4, 2, 3)
+    twins = lines.clone()
+    twins[1] = twins[0]  # captions 0 and 1 read the same
+    loss = clip.CaptionLoss()
+    torch.nn.init.constant_(loss.scale.log_scale, math.log(20))
+
+    def found(text: torch.Tensor, captions: torch.Tensor) -> float:
+        return loss({"image": x, "text": torch.stack([text, text], dim=1)}, {"captions": captions}).item()
+
+    assert found(x, lines) < 1e-3
+    assert found(swapped, lines) > 5
+    assert found(swapped, twins) == pytest.approx(found(x, twins), abs=1e-4)
+
+
+def test_what_is_shown_follows_from_seed_epoch_and_picture(trained: tuple[Path, ViTLens], tmp_path: Path) -> None:
+    (tmp_path / "drawn").symlink_to(trained[0] / "drawn")
+    task = clip.ClipTask(tmp_path, TINY, workers=1)
+    first, again, later = task[0, 3], task[0, 3], task[1, 3]
+    assert all(torch.equal(value, again.inputs[name]) for name, value in first.inputs.items())
+    assert not torch.equal(first.inputs["picture"], later.inputs["picture"])
+    assert first.inputs["picture"].shape == (3, 64, 64)
+    assert first.inputs["captions"].shape == (3, clip.CONTEXT)

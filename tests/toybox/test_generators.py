@@ -14,26 +14,28 @@ import vitlens
 from vitlens.adapters.generate.any_to_any import AnyToAny
 from vitlens.benchmarks.toybox import World
 from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host
+from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import generator_tables
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training import generators
-from vitlens.benchmarks.toybox.training.generators import Generated, GeneratorsRecipe, train_generators
+from vitlens.benchmarks.toybox.training.generators import train_generators
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, HostRecipe, answer, tokenizers
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
-from vitlens.benchmarks.toybox.training.steps import Pace
+from vitlens.benchmarks.toybox.training.picture_task import pacing
+from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 
-ONCE = Pace(epochs=1, batch=16, warmup=1)
+ONCE = pacing(1, 16, warmup=1)
 TINY = GeneratorsRecipe(
     objects=32,
     clip_only=8,
     host=HostRecipe(pace=ONCE, width=32, queries=2, qformer_layers=1, language_layers=1),
     painter=PainterRecipe(
         autoencoder=ONCE,
-        drawing=Pace(epochs=1, batch=16, warmup=1, average=0.9),
+        drawing=pacing(1, 16, warmup=1, average=0.9),
         autoencoder_channels=(8, 8, 8),
         drawing_channels=(16, 16),
     ),

@@ -17,6 +17,7 @@ from vitlens.benchmarks.toybox.training import train
 from vitlens.benchmarks.toybox.training.card import zoo_card
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
+from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained
 from vitlens.cards import PACKAGE
 from vitlens.errors import OptionError
 from vitlens.facts import yaml_of
@@ -25,7 +26,7 @@ from vitlens.model import ViTLens
 CLIP = ClipRecipe(
     objects=64, clip_only=16, epochs=1, batch=32, warmup=1, width=64, layers=3, embed_dim=32, text_width=32, text_layers=1
 )
-TINY = train.ToyboxRecipe(
+TINY = ToyboxRecipe(
     clip=CLIP,
     sensors=("depth", "audio"),
     objects=32,
@@ -38,7 +39,7 @@ SMALL = {"test": 28, "unseen_pairs": 28, "unseen_shapes": 10}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, train.Trained]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
     folder = tmp_path_factory.mktemp("toybox")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "HELD_OUT", SMALL)
@@ -46,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, train.Train
         return folder, train.train_toybox(folder, TINY, workers=1)
 
 
-def test_everything_is_trained_from_nothing(trained: tuple[Path, train.Trained]) -> None:
+def test_everything_is_trained_from_nothing(trained: tuple[Path, Trained]) -> None:
     folder, found = trained
     assert set(found.model.modalities) == {"image", "depth", "audio", "text", "video"}
     assert found.results.accuracy("audio", "test").classes == 8
@@ -54,7 +55,7 @@ def test_everything_is_trained_from_nothing(trained: tuple[Path, train.Trained])
     assert {(r.query, r.gallery) for r in found.results.retrievals} >= {("audio", "depth"), ("text", "image")}
     assert list(found.ablations) == ["shipped", "scratch"]
     assert all(seconds > 0 for seconds in found.seconds.values())
-    frozen = ViTLens.from_pretrained(str(folder / "clip"), device="cpu").encoders["image"].vit.state_dict()
+    frozen = ViTLens.from_pretrained(str(folder / "clip" / "model"), device="cpu").encoders["image"].vit.state_dict()
     for part in ("blocks.2.attn.in_proj_weight", "blocks.2.mlp.c_fc.weight"):
         for place, same in {"lenses/audio": True, "ablations/scratch": False}.items():
             model = ViTLens.from_pretrained(str(folder / place / "model"), device="cpu")
@@ -62,7 +63,7 @@ def test_everything_is_trained_from_nothing(trained: tuple[Path, train.Trained])
             assert torch.equal(vit.state_dict()[part], frozen[part]) is same
 
 
-def test_what_is_done_is_not_done_again(trained: tuple[Path, train.Trained], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_is_not_done_again(trained: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, found = trained
 
     def never(*_: object, **__: object) -> None:
@@ -73,12 +74,12 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, train.Trained], mon
     monkeypatch.setattr(train, "evaluate", never)
     again = train.train_toybox(folder, TINY, workers=1)
     assert again.results == found.results
-    other = train.ToyboxRecipe(clip=CLIP, objects=33)
+    other = ToyboxRecipe(clip=CLIP, objects=33)
     with pytest.raises(OptionError, match="other numbers"):
         train.train_toybox(folder, other)
 
 
-def test_tables_say_what_was_measured(trained: tuple[Path, train.Trained]) -> None:
+def test_tables_say_what_was_measured(trained: tuple[Path, Trained]) -> None:
     _, found = trained
     accuracy, retrieval = sensor_tables(found.results)
     row = next(row for row in accuracy.rows if row[0] == "depth")
@@ -94,7 +95,7 @@ def test_tables_say_what_was_measured(trained: tuple[Path, train.Trained]) -> No
 @pytest.mark.parametrize("wrong", [{"sensors": ("smell",)}, {"objects": 100}, {"epochs": 0}, {"ablations": ("nothing",)}])
 def test_wrong_numbers_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="toybox"):
-        train.ToyboxRecipe(**{"clip": CLIP, "objects": 32, **wrong})  # type: ignore[arg-type]
+        ToyboxRecipe(**{"clip": CLIP, "objects": 32, **wrong})  # type: ignore[arg-type]
 
 
 def test_hit_rates_count_the_first_and_the_first_five() -> None:
@@ -121,7 +122,7 @@ class TestShipped:
 
     def test_the_zoos_card_says_what_was_measured(self) -> None:
         results = Results.from_dict(json.loads((TOYBOX / "results.json").read_text(encoding="utf-8")))
-        assert yaml_of(TOYBOX / "card.yaml") == zoo_card(train.ToyboxRecipe(), results)
+        assert yaml_of(TOYBOX / "card.yaml") == zoo_card(ToyboxRecipe(), results)
 
     def test_small_enough_and_with_a_card(self) -> None:
         assert (TOYBOX / "model.safetensors").stat().st_size < 25e6

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlens.train import RunOptions, Task
-from vitlens.train.batches import Item, Order, seed_of, seeded
+from vitlens.train.examples import Example, Order, seed_of, seeded
 from vitlens.train.losses import LogitScale, clip_loss, gather_rows
 from vitlens.train.options import CheckpointOptions, LogOptions, OptimizerOptions, ScheduleOptions
 
@@ -36,12 +36,12 @@ def pair_options(folder: Path, **changes: Any) -> RunOptions:
 class Points:
     """(epoch, row) -> a point, the point moved a little, and its class."""
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
+    def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, row = key
         with seeded(seed_of(0, "points", epoch, row)):
             moved = POINTS[row] + 0.1 * torch.randn(6)
         targets = {"class": torch.tensor(row % 20), "size": POINTS[row].norm()}
-        return Item(epoch, row, f"point {row}", {"one": POINTS[row], "other": moved}, targets)
+        return Example(epoch, row, f"point {row}", {"one": POINTS[row], "other": moved}, targets)
 
 
 class Views(nn.Module):
@@ -78,5 +78,5 @@ class PairTask(Task[nn.Module]):
     def result(self) -> nn.Module:
         return self.network
 
-    def save(self, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path) -> None:
         self.saved = folder

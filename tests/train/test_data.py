@@ -17,7 +17,7 @@ from tests.train.tiny import SIZE, world
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
 from vitlens.train.anchors import CaptionList
-from vitlens.train.batches import BadItems, Item, Order, StepSampler, collate
+from vitlens.train.examples import BadItems, Example, Order, StepSampler, collate
 from vitlens.train.items import TrainItems
 from vitlens.train.records import Captions, Reader, open_table
 from vitlens.train.shards import expand_shards
@@ -230,8 +230,8 @@ def items(rows: list[dict[str, Any]], **options: Any) -> TrainItems:
     return TrainItems(Reader(table, DEPTH), np.arange(len(rows)), seed=5, **options)
 
 
-def loaded(found: Any) -> Item:
-    assert isinstance(found, Item)
+def loaded(found: Any) -> Example:
+    assert isinstance(found, Example)
     return found
 
 
@@ -284,6 +284,6 @@ def test_too_many_broken_items_stop_the_run() -> None:
 
 
 def test_items_of_different_shapes_are_named() -> None:
-    one, other = (Item(0, 0, f"item {size}", {"x": torch.zeros(size)}) for size in (3, 4))
+    one, other = (Example(0, 0, f"item {size}", {"x": torch.zeros(size)}) for size in (3, 4))
     with pytest.raises(OptionError, match="item 3 gives"):
         collate([one, other])

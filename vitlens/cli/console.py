@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from vitlens.display.table import Table
-from vitlens.display.terminal import console, output
+from vitlens.display.terminal import console, output, remark
 
 if TYPE_CHECKING:
     from vitlens.store.items import Failure
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 def say(text: str = "") -> None:
     """A line on standard output."""
     console().print(text, soft_wrap=True)
-
-
-def remark(text: str) -> None:
-    """A line on standard error."""
-    console(error=True).print(text, soft_wrap=True, style="dim")
 
 
 def complain(text: str) -> None:

@@ -67,7 +67,8 @@ def train(
     from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
     from vitlens.benchmarks.toybox.training.clip import ClipRecipe
     from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
-    from vitlens.benchmarks.toybox.training.train import ToyboxRecipe, stages, train_toybox
+    from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, stages
+    from vitlens.benchmarks.toybox.training.train import train_toybox
     from vitlens.cli.console import say_tables
 
     recipe = ToyboxRecipe(
@@ -105,7 +106,8 @@ def hosts(
     every sensor; a stopped run goes on.
     """
     from vitlens.benchmarks.toybox.demo.tables import generator_tables
-    from vitlens.benchmarks.toybox.training.generators import GeneratorsRecipe, train_generators
+    from vitlens.benchmarks.toybox.training.generators import train_generators
+    from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
     from vitlens.cli.console import say_tables
     from vitlens.model import load
 
@@ -114,9 +116,9 @@ def hosts(
         pictures = recipe.objects + recipe.clip_only
         painter = recipe.painter
         typer.echo(f"draw {pictures} pictures, or take those of the CLIP in {output}")
-        typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.epochs} epochs of questions and answers about them")
+        typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.schedule.epochs} epochs of questions and answers about them")
         stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
-        typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.epochs} epochs" for name, pace in stages.items()))
+        typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
         return
     ignore_runs(output)
     say_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
@@ -152,7 +154,7 @@ def evaluate(
     loaded = load(model)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
         if hosts:
-            from vitlens.benchmarks.toybox.training.generators import SHIPPED, measure_generators
+            from vitlens.benchmarks.toybox.demo.generated import SHIPPED, measure_generators
 
             made = measure_generators(Path(place), loaded, SHIPPED, world=World(seed), counts=counts, workers=num_workers)
             values, tables = made.to_dict(), generator_tables(made)

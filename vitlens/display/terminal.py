@@ -31,3 +31,8 @@ def console(*, error: bool = False) -> Console:
     stream = output(error=error)
     width = None if stream.isatty() else PIPE_WIDTH
     return Screen(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def remark(text: str) -> None:
+    """A line on standard error; above the bars, where there are some."""
+    console(error=True).print(text, soft_wrap=True, style="dim")

@@ -1,4 +1,4 @@
-"""Items of a table as the training of a lens takes them: read, augmented from the seed, replaced where they cannot be read."""
+"""The rows of a table as the training of a lens takes them: read, augmented from the seed, replaced where they cannot be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vitlens.errors import InputError
-from vitlens.train.batches import Item, seed_of, seeded
+from vitlens.train.examples import Example, seed_of, seeded
 from vitlens.train.records import Reader
 
 TRIES = 16
@@ -17,7 +17,7 @@ TRIES = 16
 
 @dataclass
 class TrainItems:
-    """(epoch, row) -> Item. What cannot be read is replaced by another item, the same one whenever it is asked for again."""
+    """(epoch, row) -> Example. What cannot be read is replaced by another item, the same one whenever it is asked for again."""
 
     reader: Reader
     usable: np.ndarray
@@ -26,7 +26,7 @@ class TrainItems:
     anchors: dict[str, Reader] = field(default_factory=dict)
     """Anchors that are read along, where there is no cache."""
 
-    def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
+    def __getitem__(self, key: tuple[int, int]) -> Example | InputError:
         epoch, wanted = key
         bad: list[tuple[str, str]] = []
         for row in self._candidates(epoch, wanted):
@@ -45,7 +45,7 @@ class TrainItems:
             if row != wanted:
                 yield row
 
-    def _read(self, epoch: int, row: int, bad: list[tuple[str, str]]) -> Item:
+    def _read(self, epoch: int, row: int, bad: list[tuple[str, str]]) -> Example:
         sample = self.reader.load(row)
         with seeded(seed_of(self.seed, "augment", epoch, row)):
             try:
@@ -53,4 +53,4 @@ class TrainItems:
             except InputError as error:
                 raise InputError(self.reader.name(row), error.found, error.accepted) from error
         anchors = {name: reader.modality.transform(reader.load(row)) for name, reader in self.anchors.items()}
-        return Item(epoch, row, self.reader.name(row), {"x": x}, anchors, bad)
+        return Example(epoch, row, self.reader.name(row), {"x": x}, anchors, bad)

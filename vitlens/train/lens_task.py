@@ -24,8 +24,8 @@ from vitlens.model import ViTLens
 from vitlens.processes import world
 from vitlens.store.engine import Engine
 from vitlens.train.anchors import AnchorTable
-from vitlens.train.batches import BadItems, Batch, Order, seed_of
 from vitlens.train.evaluate import ZeroShot
+from vitlens.train.examples import BadItems, Order, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named
 from vitlens.train.items import TrainItems
 from vitlens.train.losses import AnchorLoss, LogitScale
@@ -170,7 +170,7 @@ class LensTask(Task[ViTLens]):
 
     # --- while it trains -----------------------------------------------------------------------------------------------
 
-    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+    def targets(self, batch: TrainingBatch) -> Mapping[str, Tensor]:
         """The batch's anchors {modality: [b, E]}: from the disk, or through their towers."""
         rows, device = np.array(batch.rows, np.int64), batch.inputs["x"].device
         chance = [seed_of(self.recipe.seed, "caption", *key) for key in zip(batch.epochs, batch.rows, strict=True)]
@@ -215,6 +215,6 @@ class LensTask(Task[ViTLens]):
         model.logit_scale = float(self.loss.scale().detach())
         return model
 
-    def save(self, folder: Path) -> None:
+    def save(self, model: ViTLens, folder: Path) -> None:
         """`model`, for `vitlens.load`."""
-        self.model.save_pretrained(folder / "model")
+        model.save_pretrained(folder / "model")

@@ -17,11 +17,11 @@ import torch
 
 from vitlens.disk import atomic, lock_folder
 from vitlens.display.progress import ProgressBar
-from vitlens.display.terminal import console
+from vitlens.display.terminal import remark
 from vitlens.errors import VitlensError
 from vitlens.processes import barrier, from_all, from_main, world
-from vitlens.train.batches import Batch, StepSampler, seed_of
 from vitlens.train.checkpoints import CheckpointFolder, check_identity
+from vitlens.train.examples import StepSampler, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named, backward_through
 from vitlens.train.logs import Logs, write_csv
 from vitlens.train.losses import average_gradients
@@ -119,12 +119,12 @@ class _Run(Generic[Model]):
             part.write_text(recipe_yaml(self.options), encoding="utf-8")
         warmup, asked = warmup_of(self.options.schedule, total), self.options.schedule.warmup_steps
         if resumed:
-            _remark(f"going on after step {self.state.progress.step} of {total}")
+            remark(f"going on after step {self.state.progress.step} of {total}")
         if warmup != asked:
-            _remark(f"the run has {total} steps: warm-up shortened from {asked} to {warmup}")
+            remark(f"the run has {total} steps: warm-up shortened from {asked} to {warmup}")
         self._write_bad_items()
         if self.task.bad.reasons:
-            _remark(f"{len(self.task.bad.reasons)} items cannot be used, see {folder / 'bad_items.csv'}")
+            remark(f"{len(self.task.bad.reasons)} items cannot be used, see {folder / 'bad_items.csv'}")
 
     def _write_bad_items(self) -> None:
         if self.main:
@@ -133,7 +133,7 @@ class _Run(Generic[Model]):
 
     # --- the loop ------------------------------------------------------------------------------------------------------
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[TrainingBatch]:
         from torch.utils.data import DataLoader
 
         steps = StepSampler(self.task.order, self.state.progress.step, self.total, self.rank, self.world)
@@ -158,7 +158,7 @@ class _Run(Generic[Model]):
             if self.state.progress.stopped:
                 return
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: TrainingBatch) -> float:
         """One optimiser step; returns the norm of the gradients."""
         progress, options = self.state.progress, self.options.optimizer
         with torch.no_grad(), self.accelerator.autocast():
@@ -189,7 +189,7 @@ class _Run(Generic[Model]):
         progress.step += 1
         return float(norm)
 
-    def _count(self, batch: Batch, loss: torch.Tensor, outputs: Named) -> None:
+    def _count(self, batch: TrainingBatch, loss: torch.Tensor, outputs: Named) -> None:
         """The loss of the whole batch, and what could not be read; ends the run when either is past bearing."""
         sums = torch.stack([loss.float(), torch.tensor(float(len(batch.bad)), device=loss.device)])
         if self.world > 1:
@@ -201,7 +201,7 @@ class _Run(Generic[Model]):
         if not torch.isfinite(sums[0]):
             self._stop(batch, outputs, f"the loss is {self.state.progress.loss}")
 
-    def _stop(self, batch: Batch, outputs: Named, what: str) -> None:
+    def _stop(self, batch: TrainingBatch, outputs: Named, what: str) -> None:
         kinds = [torch.isfinite(rows).reshape(len(rows), -1).all(dim=1) for rows in outputs.values()]
         finite = torch.stack(kinds).all(dim=0).tolist()
         odd = from_all([name for name, good in zip(batch.names, finite, strict=True) if not good])
@@ -232,7 +232,7 @@ class _Run(Generic[Model]):
             }
         )
         score = f", top-1 {100 * progress.score[0]:.1f} %" if progress.score else ""
-        self.bar.update("training", progress.step, self.total, f"loss {progress.loss:.3f}{score}")
+        self.bar.update(self.options.name, progress.step, self.total, f"loss {progress.loss:.3f}{score}")
 
     def _after_step(self) -> None:
         done, options, every = self.state.progress.step, self.options.checkpoints, self.task.every_epochs
@@ -278,7 +278,7 @@ class _Run(Generic[Model]):
         put_back(live_state(self.task.loss.to("cpu")), loss)
         model = self.task.result()
         if self.main:
-            self.task.save(self.options.folder)
+            self.task.save(model, self.options.folder)
         barrier()
         progress = self.state.progress
         return TrainingResult(
@@ -291,7 +291,3 @@ class _Run(Generic[Model]):
             bad_items=dict(self.task.bad.reasons),
             stopped_early=progress.stopped,
         )
-
-
-def _remark(text: str) -> None:
-    console(error=True).print(text, soft_wrap=True)

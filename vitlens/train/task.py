@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.errors import InputError
-from vitlens.train.batches import BadItems, Batch, Item, Order, collate
+from vitlens.train.examples import BadItems, Example, Order, TrainingBatch, collate
 from vitlens.train.gradcache import Named
 from vitlens.train.options import RunOptions
 
@@ -34,10 +34,10 @@ Report = Callable[[str, int, int], None]
 """(what, done, total)."""
 
 
-class Items(Protocol):
+class Examples(Protocol):
     """(epoch, row) -> what stands there: the same, whoever asks and whenever."""
 
-    def __getitem__(self, key: tuple[int, int], /) -> Item | InputError: ...
+    def __getitem__(self, key: tuple[int, int], /) -> Example | InputError: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Task(ABC, Generic[Model]):
 
     network: nn.Module
     loss: nn.Module
-    items: Items
+    items: Examples
     order: Order
     bad: BadItems
     num_workers = 0
@@ -98,11 +98,11 @@ class Task(ABC, Generic[Model]):
         """What a resumed run must find again."""
         return self.options.identity()
 
-    def collate(self, loaded: Sequence[Item | InputError]) -> Batch:
-        """Items as one batch."""
+    def collate(self, loaded: Sequence[Example | InputError]) -> TrainingBatch:
+        """Examples stacked to a batch."""
         return collate(loaded)
 
-    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+    def targets(self, batch: TrainingBatch) -> Mapping[str, Tensor]:
         """What the loss compares the outputs of a batch (on the device) with."""
         return batch.targets
 
@@ -129,5 +129,5 @@ class Task(ABC, Generic[Model]):
     def result(self) -> Model:
         """What trained `network` and `loss` are made into, on the CPU; all processes call it."""
 
-    def save(self, folder: Path) -> None:
-        """Write the result into the run's folder; the first process calls it, after `result`."""
+    def save(self, model: Model, folder: Path) -> None:
+        """Write the result into the run's folder; the first process calls it."""

@@ -11,8 +11,8 @@ from vitlens.display.table import Table
 
 if TYPE_CHECKING:
     from vitlens.benchmarks.toybox.demo.describe import Described
+    from vitlens.benchmarks.toybox.demo.generated import Generated
     from vitlens.benchmarks.toybox.demo.paint import Painted
-    from vitlens.benchmarks.toybox.training.generators import Generated
 
 
 def sensor_tables(results: Results) -> list[Table]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitlens.benchmarks.toybox.demo.evaluate import Results
+from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
 from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS
-
-if TYPE_CHECKING:
-    from vitlens.benchmarks.toybox.training.generators import Generated, GeneratorsRecipe
-    from vitlens.benchmarks.toybox.training.train import ToyboxRecipe, Trained
+from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
+from vitlens.train.options import RunOptions
 
 SPLITS = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
 
@@ -63,15 +62,18 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
         "## How they were made",
         f"`vitlens toybox hosts`, seed {recipe.seed}, on {pictures} drawn by code (those of the CLIP; no other sensor).\n\n"
         f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
-        f"layers, width {host.width}, a vocabulary of whole words; {host.pace.epochs} epochs of one question and answer per "
-        f"picture in batches of {host.pace.batch}. Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
-        f"- The painter: an autoencoder ({painter.autoencoder.epochs} epochs in batches of {painter.autoencoder.batch}), then "
-        f"a diffusion model on its 16 x 16 x 4 latents, given a noised image embedding ({painter.drawing.epochs} epochs in "
-        f"batches of {painter.drawing.batch}, average of the weights).",
+        f"layers, width {host.width}, a vocabulary of whole words; one question and answer per picture, {_length(host.pace)}. "
+        f"Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
+        f"- The painter: an autoencoder ({_length(painter.autoencoder)}), then a diffusion model on its 16 x 16 x 4 latents, "
+        f"given a noised image embedding ({_length(painter.drawing)}, average of the weights).",
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in generator_tables(found)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _length(pace: RunOptions) -> str:
+    return f"{pace.schedule.epochs} epochs in batches of {pace.batch_size}"
 
 
 def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:

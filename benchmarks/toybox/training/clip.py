@@ -1,37 +1,39 @@
 """The Toybox's own CLIP: a small ViT and text tower trained from nothing on what is seen and described.
 
-Everything that a lens later shares - the frozen ViT and the text anchors - comes from here. Training is resumable at any
-moment: the state is written atomically, and the same call goes on.
+Everything that a lens later shares - the frozen ViT and the text anchors - comes from here.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlens.benchmarks.toybox.sensors.drawn import draw
-from vitlens.benchmarks.toybox.training.steps import Pace, Steps
+from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, pacing, pick
 from vitlens.benchmarks.toybox.world.captions import captions, material_prompts, shape_prompts
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, World
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
-from vitlens.devices import chosen_device
-from vitlens.encoder import EncoderSpec
-from vitlens.errors import OptionError
+from vitlens.checks import whole
+from vitlens.encoder import EncoderSpec, LensEncoder
+from vitlens.lens import IdentityLens
 from vitlens.modality import Modality, get_modality
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.text_tower import from_open_clip_text
 from vitlens.towers import build_open_clip, from_open_clip
+from vitlens.train import Trainer
+from vitlens.train.gradcache import Named
+from vitlens.train.losses import LogitScale, clip_loss, gather_rows
 from vitlens.vit import ViTSpec
 
 PICTURE = 64
@@ -64,8 +66,8 @@ class ClipRecipe:
     text_layers: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.objects, self.clip_only, self.epochs, self.batch, self.captions) < 1:
-            raise OptionError("toybox: objects, clip_only, epochs, batch and captions must be 1 or more")
+        for name in ("objects", "clip_only", "epochs", "batch", "captions"):
+            whole(f"toybox: {name}", getattr(self, name), least=1)
 
 
 def vocabulary() -> list[int]:
@@ -105,7 +107,7 @@ def clip_spec(recipe: ClipRecipe, tokens: list[int]) -> ModelSpec:
 class Pictures:
     """What the CLIP learns from: pictures uint8 [n, 64, 64, 3], and every object's captions as token ids [n, c, 20]."""
 
-    pictures: np.ndarray
+    pictures: Tensor
     tokens: Tensor
 
 
@@ -116,93 +118,106 @@ def load_pictures(folder: Path, world: World, recipe: ClipRecipe, text: Modality
     lines = [captions(thing) for part in drawn for thing in part.things]
     ids = {line: text.transform(text.load(line)) for line in {line for row in lines for line in row}}
     pictures = np.concatenate([array for part in drawn for array in part.arrays["image"]])
-    return Pictures(pictures, torch.stack([torch.stack([ids[line] for line in row]) for row in lines]))
+    return Pictures(torch.from_numpy(pictures), torch.stack([torch.stack([ids[line] for line in row]) for row in lines]))
 
 
-def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 [b, 64, 64, 3] -> normalised [b, 3, 64, 64]; mirrored half the time, shifted up to four pixels, brightness varied.
-
-    Whatever computes, the CPU draws: the same seed means the same pictures everywhere.
-    """
-    x = pictures.permute(0, 3, 1, 2).float() / 255
-    mirrored = torch.rand(len(x), generator=generator) < 0.5
-    x[mirrored] = x[mirrored].flip(-1)
-    dy, dx = (int(v) for v in torch.randint(0, 9, (2,), generator=generator))
-    x = F.pad(x, (4, 4, 4, 4), mode="replicate")[..., dy : dy + PICTURE, dx : dx + PICTURE]
-    x = x * (0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=generator))
-    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def augmented(picture: Tensor, chance: torch.Generator) -> Tensor:
+    """uint8 [64, 64, 3] -> normalised [3, 64, 64]; mirrored half the time, shifted up to four pixels, brightness varied."""
+    x = as_pixels(picture)
+    if flip(chance):
+        x = x.flip(-1)
+    dy, dx = pick(9, chance), pick(9, chance)
+    x = F.pad(x[None], (4, 4, 4, 4), mode="replicate")[0, :, dy : dy + PICTURE, dx : dx + PICTURE]
+    return standardised(x * (0.8 + 0.4 * torch.rand((), generator=chance)))
 
 
 def normalised(pictures: Tensor) -> Tensor:
     """uint8 [b, 64, 64, 3] -> what the towers take, float32 [b, 3, 64, 64]."""
-    x = pictures.permute(0, 3, 1, 2).float() / 255
+    return standardised(as_pixels(pictures))
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Pixels [..., 3, h, w] in 0 ... 1 -> of mean 0 and deviation 1, as far as the towers know."""
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """CLIP's loss where every equal caption in the batch counts as right: `same` [b, b] says which are equal."""
-    logits = scale * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
-    target = same.float() / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+class ClipTowers(nn.Module):
+    """Pictures [b, 3, 64, 64] and captions of each, token ids [b, c, 20] -> image [b, E] and text [b, c, E], normalised."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, picture: Tensor, captions: Tensor) -> Named:
+        text = self.clip.encode_text(captions.flatten(0, 1)).unflatten(0, captions.shape[:2])
+        return {
+            "image": F.normalize(self.clip.encode_image(picture).float(), dim=-1),
+            "text": F.normalize(text.float(), dim=-1),
+        }
 
 
-def train_clip(
-    folder: str | os.PathLike[str], recipe: ClipRecipe | None = None, *, workers: int = 2, save_seconds: float = 60
-) -> ViTLens:
-    """Train the Toybox CLIP in `folder` (pictures, state, log) and return it; an interrupted training goes on where it was."""
-    recipe = recipe or ClipRecipe()
-    home = Path(folder)
-    home.mkdir(parents=True, exist_ok=True)
-    tokens = vocabulary()
-    spec = clip_spec(recipe, tokens)
-    text = get_modality("text", **spec.text_options)
-    data = load_pictures(home / "drawn", World(recipe.seed), recipe, text, workers=workers)
-    torch.manual_seed(recipe.seed)
-    assert spec.text is not None
-    clip = build_open_clip(spec.text).to(chosen_device())
-    pictures = torch.from_numpy(data.pictures)
-    pace = Pace(recipe.epochs, recipe.batch, lr=recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
-    steps = Steps(
-        home / "clip.state",
-        clip,
-        pace,
-        rows=len(pictures),
-        settings=asdict(recipe),
-        seed=recipe.seed,
-        save_seconds=save_seconds,
-    )
+class CaptionLoss(nn.Module):
+    """The mean over the captions of CLIP's loss, where every equal caption in the batch counts as right."""
 
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        return clip_loss(clip, pictures[rows], data.tokens[rows], recipe.captions, generator)
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = LogitScale(1 / 0.07)
 
-    def clamp() -> None:
-        with torch.no_grad():
-            clip.logit_scale.clamp_(0, math.log(100))
-
-    steps.run(loss_of, title="CLIP", after=clamp)
-    return as_model(spec, clip.cpu())
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """Image [b, E] and text [b, c, E] of this process' items, and the captions [b, c, 20] -> the loss."""
+        lines = targets["captions"]
+        same = (lines[:, None] == gather_rows(lines)[None]).all(dim=-1)
+        texts, equal = outputs["text"].unbind(dim=1), same.unbind(dim=2)
+        return torch.stack(
+            [clip_loss(outputs["image"], text, self.scale(), same=s) for text, s in zip(texts, equal, strict=True)]
+        ).mean()
 
 
-def clip_loss(clip: Any, pictures: Tensor, tokens: Tensor, captions: int, generator: torch.Generator) -> Tensor:
-    """The loss of pictures, uint8 [b, 64, 64, 3], augmented, against so many captions each, drawn from `tokens` [b, c, 20]."""
-    device = next(clip.parameters()).device
-    lines = torch.rand(tokens.shape[:2], generator=generator).argsort(dim=1)[:, :captions]
-    ids = tokens[torch.arange(len(tokens))[:, None], lines].transpose(0, 1).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        image = clip.encode_image(augmented(pictures, generator).to(device))
-        text = clip.encode_text(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
-    scale = clip.logit_scale.exp()
-    losses = [contrastive_loss(image, t, scale, (i[:, None] == i[None]).all(dim=-1)) for i, t in zip(ids, text, strict=True)]
-    return torch.stack(losses).mean()
+class ClipTask(PictureTask[ViTLens]):
+    """The Toybox's CLIP from random weights; the result is an ordinary model of image and text."""
+
+    loss: CaptionLoss
+    output = "embedding"
+
+    def __init__(self, home: Path, recipe: ClipRecipe, *, workers: int = 2) -> None:
+        self.spec = clip_spec(recipe, vocabulary())
+        text = get_modality("text", **self.spec.text_options)
+        self.data = load_pictures(home / "drawn", World(recipe.seed), recipe, text, workers=workers)
+        run = pacing(recipe.epochs, recipe.batch, lr=recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup)
+        super().__init__(run, home / "clip", recipe, len(self.data.pictures))
+        torch.manual_seed(recipe.seed)
+        assert self.spec.text is not None
+        self.clip: Any = build_open_clip(self.spec.text)
+        self.clip.logit_scale.requires_grad_(False)  # the loss has a temperature of its own
+        self.network, self.loss = ClipTowers(self.clip), CaptionLoss()
+
+    def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
+        """A picture, augmented, and some of its captions."""
+        known = self.data.tokens[row]
+        captions = known[torch.rand(len(known), generator=chance).argsort()[: self.recipe.captions]]
+        return {"picture": augmented(self.data.pictures[row], chance), "captions": captions}, {"captions": captions}
+
+    def after_step(self) -> None:
+        """Keep the temperature within its bounds."""
+        self.loss.scale.clamp_()
+
+    def logged(self) -> dict[str, float]:
+        """The temperature."""
+        return {"logit_scale": self.loss.scale.value}
+
+    def result(self) -> ViTLens:
+        """Both towers as a ViTLens."""
+        vit = from_open_clip(self.clip.visual)
+        image = LensEncoder(embed=vit.patch_embedding(), lens=IdentityLens(), vit=vit)
+        model = ViTLens(spec=self.spec, encoders={"image": image}, text=from_open_clip_text(self.clip)).eval()
+        model.logit_scale = float(self.loss.scale().detach())
+        return model.requires_grad_(False)
+
+    def save(self, model: ViTLens, folder: Path) -> None:
+        """`model`, for `vitlens.load`."""
+        model.save_pretrained(folder / "model")
 
 
-def as_model(spec: ModelSpec, clip: Any) -> ViTLens:
-    """The trained towers as a ViTLens."""
-    from vitlens.encoder import LensEncoder
-    from vitlens.lens import IdentityLens
-
-    vit = from_open_clip(clip.visual)
-    image = LensEncoder(embed=vit.patch_embedding(), lens=IdentityLens(), vit=vit)
-    model = ViTLens(spec=spec, encoders={"image": image}, text=from_open_clip_text(clip)).eval()
-    model.logit_scale = float(clip.logit_scale.detach().exp())
-    return model.requires_grad_(False)
+def train_clip(folder: str | os.PathLike[str], recipe: ClipRecipe | None = None, *, workers: int = 2) -> ViTLens:
+    """Train the Toybox's CLIP in `folder`/clip and return it; an interrupted training goes on where it was."""
+    return Trainer(ClipTask(Path(folder), recipe or ClipRecipe(), workers=workers)).run().model

@@ -1,27 +1,23 @@
 """The Toybox's multimodal language model: a tiny InstructBLIP that learned to talk about pictures, and about nothing else.
 
 transformers' own classes with the Toybox's ViT as their eye: a Q-Former and a small LLaMA are trained to answer questions about
-pictures, the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.chat.instructblip`), nothing is trained again.
-
-A lens is trained through the class token alone; its other tokens need not say what a picture's say. So the Q-Former learns to
-make do with the class token: of half of the pictures it is shown nothing else.
+pictures (`host_task.py`), the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.chat.instructblip`), nothing
+is trained again.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.huggingface import blip_vision
-from vitlens.benchmarks.toybox.training.steps import Pace, Steps
+from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import SIZES, ToyObject
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
@@ -29,6 +25,7 @@ from vitlens.checkpoint import save_tensors
 from vitlens.disk import atomic
 from vitlens.errors import MissingDependencyError
 from vitlens.model import ViTLens
+from vitlens.train.options import RunOptions
 
 QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "everything": (
@@ -42,8 +39,6 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Topic -> ways to ask, and the answer."""
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-
-
 _EYE = "vision_model."
 
 
@@ -51,7 +46,7 @@ _EYE = "vision_model."
 class HostRecipe:
     """Numbers of the tiny InstructBLIP and of its training."""
 
-    pace: Pace = field(default_factory=lambda: Pace(epochs=8, batch=64, lr=2e-3, weight_decay=0.05))
+    pace: RunOptions = field(default_factory=lambda: pacing(8, 64, lr=2e-3, weight_decay=0.05, precision="fp32"))
     width: int = 128
     queries: int = 8
     qformer_layers: int = 2
@@ -138,46 +133,6 @@ def build_host(recipe: HostRecipe, model: ViTLens, speaker: Any, reader: Any) ->
     return host
 
 
-def train_host(
-    folder: str | os.PathLike[str],
-    model: ViTLens,
-    pictures: np.ndarray,
-    things: Sequence[ToyObject],
-    recipe: HostRecipe | None = None,
-) -> tuple[Any, Any, Any]:
-    """Teach a tiny InstructBLIP to answer questions about pictures, uint8 [n, 64, 64, 3], of things; host and tokenizers.
-
-    An interrupted training goes on where it was.
-    """
-    recipe, home = recipe or HostRecipe(), Path(folder)
-    home.mkdir(parents=True, exist_ok=True)
-    speaker, reader = tokenizers()
-    host = build_host(recipe, model, speaker, reader)
-    seen = _seen(host, torch.from_numpy(np.ascontiguousarray(pictures)))
-    steps = Steps(
-        home / "host.state",
-        host,
-        recipe.pace,
-        rows=len(things),
-        settings={**asdict(recipe), "rows": len(things)},
-        seed=recipe.seed,
-    )
-    topics = list(QUESTIONS)
-
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        mirrored = (torch.rand(len(rows), generator=generator) < 0.5).long()
-        asked = [topics[i] for i in torch.randint(0, len(topics), (len(rows),), generator=generator).tolist()]
-        asked = [topic if i % 2 else "everything" for i, topic in enumerate(asked)]
-        picks = torch.rand(len(rows), generator=generator).tolist()
-        questions = [QUESTIONS[t][0][int(p * len(QUESTIONS[t][0]))] for t, p in zip(asked, picks, strict=True)]
-        answers = [answer(things[row], topic) for row, topic in zip(rows.tolist(), asked, strict=True)]
-        tokens = seen[mirrored, rows].float()
-        return answer_loss(host, speaker, reader, tokens, _shown(recipe, tokens, generator), questions, answers)
-
-    steps.run(loss_of, title="host")
-    return host.eval().requires_grad_(False), speaker, reader
-
-
 def save_host(folder: str | os.PathLike[str], host: Any, speaker: Any, reader: Any) -> Path:
     """Write config, weights (float16) and tokenizers to `folder`; the ViT is left out, it is the Toybox model's."""
     home = Path(folder)
@@ -205,51 +160,6 @@ def load_host(folder: str | os.PathLike[str], model: ViTLens) -> tuple[Any, Any,
     eye = {key: value for key, value in host.state_dict().items() if key.startswith(_EYE)}
     host.load_state_dict({**state, **eye})
     return host.eval().requires_grad_(False), speaker, reader
-
-
-def answer_loss(
-    host: Any, speaker: Any, reader: Any, seen: Tensor, shown: Tensor, questions: Sequence[str], answers: Sequence[str]
-) -> Tensor:
-    """Cross entropy of the answers' words, given the ViT's tokens [b, 65, D] of pictures (mask [b, 65]) and questions."""
-    read = reader(list(questions), padding=True, padding_side="right", return_tensors="pt")
-    queries = host.query_tokens.expand(len(seen), -1, -1)
-    attention = torch.cat([torch.ones(queries.shape[:2], dtype=torch.long), read.attention_mask], dim=1)
-    out = host.qformer(
-        input_ids=read.input_ids,
-        attention_mask=attention,
-        query_embeds=queries,
-        encoder_hidden_states=seen,
-        encoder_attention_mask=shown,
-    ).last_hidden_state[:, : queries.shape[1]]
-    soft = host.language_projection(out)
-    lines = [f"{q} {a} {speaker.eos_token}" for q, a in zip(questions, answers, strict=True)]
-    text = speaker(lines, padding=True, padding_side="right", return_tensors="pt")
-    asked = speaker(list(questions)).input_ids
-    labels = text.input_ids.masked_fill(text.attention_mask == 0, -100)
-    for row, ids in enumerate(asked):
-        labels[row, : len(ids)] = -100
-    embedded = torch.cat([soft, host.get_input_embeddings()(text.input_ids)], dim=1)
-    mask = torch.cat([torch.ones(soft.shape[:2], dtype=torch.long), text.attention_mask], dim=1)
-    ignored = torch.full(soft.shape[:2], -100)
-    return host.language_model(inputs_embeds=embedded, attention_mask=mask, labels=torch.cat([ignored, labels], dim=1)).loss
-
-
-def _shown(recipe: HostRecipe, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Which tokens [b, 65] the Q-Former may look at: all of a picture, or its class token alone."""
-    shown = torch.ones(tokens.shape[:2], dtype=torch.long)
-    shown[torch.rand(len(tokens), generator=generator) < recipe.alone, 1:] = 0
-    return shown
-
-
-@torch.inference_mode()
-def _seen(host: Any, pictures: Tensor) -> Tensor:
-    """The ViT's tokens of pictures and of their mirror images, float16 [2, n, 65, D]: the frozen part runs once."""
-
-    def run(part: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return host.vision_model(normalised(part)).last_hidden_state.half()
-
-    return torch.stack([torch.cat([run(part) for part in x.split(250)]) for x in (pictures, pictures.flip(2))]).clone()
 
 
 def _words() -> set[str]:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate
 from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
 from vitlens.benchmarks.toybox.training.card import write_card
-from vitlens.benchmarks.toybox.training.clip import ClipRecipe, train_clip
-from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, EPOCHS, LENSES, ablation_recipe, lens_recipe
+from vitlens.benchmarks.toybox.training.clip import train_clip
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, LENSES, ablation_recipe, lens_recipe
+from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained
 from vitlens.benchmarks.toybox.world.objects import World
-from vitlens.cli.console import remark
 from vitlens.disk import atomic
+from vitlens.display.terminal import remark
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens, load
 from vitlens.train import LensTask, Recipe, Trainer
@@ -32,48 +33,6 @@ from vitlens.train.start import assembled
 NAME = "vitlens-toybox"
 VALIDATION = 280
 """Objects that are classified after every epoch of a lens."""
-
-
-@dataclass(frozen=True)
-class ToyboxRecipe:
-    """Numbers of the whole training: about two hours on two cores."""
-
-    clip: ClipRecipe = field(default_factory=ClipRecipe)
-    sensors: tuple[str, ...] = tuple(LENSES)
-    objects: int = 12_000
-    """Training objects that the lenses look at: the first of those that the CLIP saw."""
-    epochs: int | None = None
-    """Of every lens; none: each sensor's own (`EPOCHS`)."""
-    batch_size: int = 128
-    ablations: tuple[str, ...] = tuple(ABLATIONS)
-    ablation_epochs: int = 1
-    """Of every variant, the shipped one too: less than a lens gets, so that all of them are affordable."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for kind, given, known in (("sensors", self.sensors, LENSES), ("ablations", self.ablations, ABLATIONS)):
-            if unknown := set(given) - set(known):
-                raise OptionError(f"toybox: unknown {kind} {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-        if (
-            not 1 <= self.objects <= self.clip.objects
-            or min(1 if self.epochs is None else self.epochs, self.ablation_epochs) < 1
-            or self.batch_size < 2
-        ):
-            raise OptionError(f"toybox: objects must be 1 to {self.clip.objects}, epochs 1 or more, batch_size 2 or more")
-
-    def lens_epochs(self, sensor: str) -> int:
-        """Epochs of one sensor's lens."""
-        return self.epochs or EPOCHS[sensor]
-
-
-@dataclass
-class Trained:
-    """What came of it: the model, its table, the ablations' tables, and the seconds every stage took."""
-
-    model: ViTLens
-    results: Results
-    ablations: dict[str, Results]
-    seconds: dict[str, float]
 
 
 def train_toybox(folder: str | os.PathLike[str], recipe: ToyboxRecipe | None = None, *, workers: int = 2) -> Trained:
@@ -102,6 +61,7 @@ class _Run:
     def __init__(self, home: Path, recipe: ToyboxRecipe, workers: int) -> None:
         self.home, self.recipe, self.workers = home, recipe, workers
         self.world = World(recipe.seed)
+        self._clip = home / "clip" / "model"
 
     def claim(self) -> None:
         """Note the recipe in the folder, or compare with what is noted there; sensors and ablations may be added later."""
@@ -116,9 +76,8 @@ class _Run:
 
     def clip(self) -> ViTLens:
         """The CLIP, trained on what is seen and described."""
-        folder = self.home / "clip"
         recipe = replace(self.recipe.clip, seed=self.recipe.seed)
-        return self._model_in(folder, "CLIP", lambda: train_clip(self.home, recipe, workers=self.workers).save_pretrained(folder))
+        return self._model_in(self._clip, "CLIP", lambda: train_clip(self.home, recipe, workers=self.workers))
 
     def lens(self, clip: ViTLens, sensor: str) -> ViTLens:
         """One sensor's encoder beside its anchors."""
@@ -133,7 +92,7 @@ class _Run:
 
     def assemble(self, lenses: dict[str, ViTLens]) -> ViTLens:
         """One model with all encoders, in float16 as it ships."""
-        model = load(self.home / "clip", device="cpu")  # a model of its own: it becomes float16 in place
+        model = load(self._clip, device="cpu")  # a model of its own: it becomes float16 in place
         for sensor, lens in lenses.items():
             spec = next(e for e in lens.spec.encoders if e.modality == sensor)
             model = assembled(model, NAME, spec, lens.encoders[sensor])  # type: ignore[arg-type]
@@ -214,16 +173,3 @@ def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
         part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def stages(recipe: ToyboxRecipe) -> Sequence[str]:
-    """What `train_toybox` does, in order."""
-    clip = recipe.clip
-    pictures = clip.objects + clip.clip_only
-    found = [f"draw {pictures} pictures; train the CLIP on them for {clip.epochs} epochs"]
-    for sensor in recipe.sensors:
-        found.append(
-            f"draw {recipe.objects} objects as {sensor} sees them; train its lens for {recipe.lens_epochs(sensor)} epochs"
-        )
-    found += [f"ablation, {recipe.ablation_epochs} epochs: {ABLATIONS[name]}" for name in recipe.ablations]
-    return [*found, f"measure on {', '.join(f'{n} {split}' for split, n in HELD_OUT.items())}"]

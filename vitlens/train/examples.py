@@ -107,8 +107,8 @@ class StepSampler:
 
 
 @dataclass
-class Item:
-    """One item: what the network takes of it and what the loss compares with, by name, each without a batch's dimension."""
+class Example:
+    """One example: what the network takes of it and what the loss compares with, by name, each without a batch's dimension."""
 
     epoch: int
     row: int
@@ -120,8 +120,8 @@ class Item:
 
 
 @dataclass
-class Batch:
-    """Items of one process: their inputs and targets, each [b, ...], their epochs, rows and names; and what could not be read."""
+class TrainingBatch:
+    """Examples of one process: inputs and targets, each [b, ...], their epochs, rows and names; and what could not be read."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
@@ -132,31 +132,31 @@ class Batch:
     failure: InputError | None = None
     """What ends the run: an item and all its substitutes cannot be read. (Raised in a loader's worker it would lose its type.)"""
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TrainingBatch:
         """Its tensors on `device`."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> TrainingBatch:
         """Called by the loader on the way to a GPU."""
         return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _with(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
         self.inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
         self.targets = {name: change(tensor) for name, tensor in self.targets.items()}
         return self
 
 
-def collate(loaded: Sequence[Item | InputError]) -> Batch:
-    """Stack items.
+def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
+    """Stack examples.
 
     Raises:
         OptionError: their shapes differ; two are named.
     """
-    items = [item for item in loaded if isinstance(item, Item)]
+    items = [item for item in loaded if isinstance(item, Example)]
     failure = next((item for item in loaded if isinstance(item, InputError)), None)
     if failure is not None:
-        return Batch(failure=failure)
-    return Batch(
+        return TrainingBatch(failure=failure)
+    return TrainingBatch(
         inputs={name: _stacked(items, [item.inputs[name] for item in items]) for name in items[0].inputs},
         targets={name: _stacked(items, [item.targets[name] for item in items]) for name in items[0].targets},
         epochs=[item.epoch for item in items],
@@ -166,7 +166,7 @@ def collate(loaded: Sequence[Item | InputError]) -> Batch:
     )
 
 
-def _stacked(items: Sequence[Item], tensors: Sequence[Tensor]) -> Tensor:
+def _stacked(items: Sequence[Example], tensors: Sequence[Tensor]) -> Tensor:
     shapes = {tuple(tensor.shape): item.name for item, tensor in zip(items, tensors, strict=True)}
     if len(shapes) > 1:
         (one, first), (two, second) = list(shapes.items())[:2]

@@ -1,0 +1,70 @@
+"""What host and painter make of every sensor's held-out objects, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlens.adapters.chat.instructblip import Look
+from vitlens.adapters.generate.decoders import Decoder
+from vitlens.benchmarks.toybox.demo.describe import Described, describe_split, talking_host
+from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
+from vitlens.benchmarks.toybox.demo.paint import Painted, paint_split, painting_decoder
+from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
+from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
+from vitlens.benchmarks.toybox.world.objects import Split, World
+from vitlens.model import ViTLens
+
+PAINTED: dict[Split, int] = {"test": 196, "unseen_pairs": 84, "unseen_shapes": 100}
+"""Objects of each split that are painted: a picture takes a while."""
+SHIPPED = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was measured of both."""
+
+    described: list[Described]
+    painted: list[Painted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Generated:
+        """The inverse of `to_dict`."""
+        return cls([Described(**row) for row in values["described"]], [Painted(**row) for row in values["painted"]])
+
+
+def measure_generators(
+    folder: Path,
+    model: ViTLens,
+    weights: Path,
+    *,
+    world: World | None = None,
+    counts: Mapping[Split, int] | None = None,
+    workers: int = 2,
+) -> Generated:
+    """Judge what host and painter (in `weights`) make of every sensor's held-out objects, drawn into `folder`."""
+    looks: tuple[Look, ...] = ("class_token", "all")
+    hosts = {look: talking_host(model, weights / "host", look=look) for look in looks}
+    decoder = painting_decoder(model, weights / "painter")
+    sensors = [name for name in SENSORS if model.supports(name)]
+    found = Generated([], [])
+    for split, count in (counts or HELD_OUT).items():
+        drawn = draw(folder, world or World(), split, count, sensors, workers=workers)
+        for look, host in hosts.items():
+            found.described.extend(describe_split(host, drawn, split, look=look))
+        found.painted.extend(painted(decoder, model, drawn, split))
+    return found
+
+
+def painted(decoder: Decoder, model: ViTLens, drawn: Drawn, split: Split) -> list[Painted]:
+    """The painter's part of a split, on its first objects."""
+    things = drawn.things[: PAINTED[split]]
+    sensors = [name for name in SENSORS if model.supports(name)]
+    items = {name: drawn.column(name)[: len(things)] for name in sensors}
+    return paint_split(decoder, model, model.encode(items, batch_size=128), things, split, mixtures=split == "test")

@@ -1,0 +1,81 @@
+"""The numbers of the Toybox's two trainings - of CLIP and lenses, of host and painter - and what comes of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results
+from vitlens.benchmarks.toybox.training.clip import ClipRecipe
+from vitlens.benchmarks.toybox.training.host import HostRecipe
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES
+from vitlens.benchmarks.toybox.training.painter import PainterRecipe
+from vitlens.checks import known, whole
+from vitlens.model import ViTLens
+
+
+@dataclass(frozen=True)
+class ToyboxRecipe:
+    """Numbers of the whole training: about two hours on two cores."""
+
+    clip: ClipRecipe = field(default_factory=ClipRecipe)
+    sensors: tuple[str, ...] = tuple(LENSES)
+    objects: int = 12_000
+    """Training objects that the lenses look at: the first of those that the CLIP saw."""
+    epochs: int | None = None
+    """Of every lens; none: each sensor's own (`EPOCHS`)."""
+    batch_size: int = 128
+    ablations: tuple[str, ...] = tuple(ABLATIONS)
+    ablation_epochs: int = 1
+    """Of every variant, the shipped one too: less than a lens gets, so that all of them are affordable."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known("toybox: unknown sensors", self.sensors, LENSES)
+        known("toybox: unknown ablations", self.ablations, ABLATIONS)
+        whole("toybox: objects", self.objects, least=1, most=self.clip.objects)
+        whole("toybox: epochs", 1 if self.epochs is None else self.epochs, least=1)
+        whole("toybox: ablation_epochs", self.ablation_epochs, least=1)
+        whole("toybox: batch_size", self.batch_size, least=2)
+
+    def lens_epochs(self, sensor: str) -> int:
+        """Epochs of one sensor's lens."""
+        return self.epochs or EPOCHS[sensor]
+
+
+@dataclass
+class Trained:
+    """What came of it: the model, its table, the ablations' tables, and the seconds every stage took."""
+
+    model: ViTLens
+    results: Results
+    ablations: dict[str, Results]
+    seconds: dict[str, float]
+
+
+def stages(recipe: ToyboxRecipe) -> Sequence[str]:
+    """What `train_toybox` does, in order."""
+    clip = recipe.clip
+    pictures = clip.objects + clip.clip_only
+    found = [f"draw {pictures} pictures; train the CLIP on them for {clip.epochs} epochs"]
+    for sensor in recipe.sensors:
+        found.append(
+            f"draw {recipe.objects} objects as {sensor} sees them; train its lens for {recipe.lens_epochs(sensor)} epochs"
+        )
+    found += [f"ablation, {recipe.ablation_epochs} epochs: {ABLATIONS[name]}" for name in recipe.ablations]
+    return [*found, f"measure on {', '.join(f'{n} {split}' for split, n in HELD_OUT.items())}"]
+
+
+@dataclass(frozen=True)
+class GeneratorsRecipe:
+    """Numbers of both trainings; the pictures are those of the CLIP."""
+
+    objects: int = 24_000
+    clip_only: int = 4_000
+    host: HostRecipe = field(default_factory=HostRecipe)
+    painter: PainterRecipe = field(default_factory=PainterRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("toybox: objects", self.objects, least=1)
+        whole("toybox: clip_only", self.clip_only, least=1)
