@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities.audio_features import LOWEST, filter_bank, mel, reach_of, resample
 from vitlens.modalities.audio_files import ACCEPTED, check_size, checked_rate, checked_waveform, decode, from_array
 from vitlens.modality import Modality, Sample, register_modality
@@ -25,6 +22,7 @@ from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor, nn
 
     from vitlens.vit import ViT
 
@@ -109,6 +107,8 @@ class Audio(Modality):
         Raises:
             InputError: shorter than a 32nd of a clip.
         """
+        import torch
+
         waveform, speed = self._mono(sample), self._speed(sample)
         total, length = math.ceil(waveform.shape[-1] * speed), round(self.clip_seconds * self.rate)
         if 32 * total < length:
@@ -134,6 +134,8 @@ class Audio(Modality):
     def _mono(self, sample: Sample) -> Tensor:
         """One channel [samples]. (The published pipeline also subtracts the mean of all channels; the filter bank takes every
         frame's own mean away, so that it makes no difference.)"""
+        import torch
+
         data = np.asarray(sample.data)
         return torch.tensor(data[0]) if self.mono == "first" else torch.tensor(data).mean(0)
 
@@ -142,6 +144,8 @@ class Audio(Modality):
         return filter_bank(waveform - waveform.mean(), rate=self.rate, bins=self.mel_bins)
 
     def _padded(self, bank: Tensor) -> Tensor:
+        from torch import nn
+
         return nn.functional.pad(bank[: self.frames], (0, 0, 0, max(0, self.frames - bank.shape[0])))
 
     def _normalised(self, bank: Tensor) -> Tensor:
@@ -149,6 +153,8 @@ class Audio(Modality):
 
     def _augmented(self, waveform: Tensor) -> Tensor:
         """[frames, mel_bins] with SpecAugment masks (arXiv 1904.08779), some noise and a shift in time (arXiv 2104.01778)."""
+        import torch
+
         bank = self._padded(self._filter_bank(waveform)).clone()
         low, high = _span(min(FREQUENCY_MASK, self.mel_bins), self.mel_bins)
         bank[:, low:high] = 0
@@ -164,6 +170,8 @@ class Audio(Modality):
         Raises:
             OptionError: the spectrogram is smaller than one patch.
         """
+        from vitlens.modalities.audio_embed import AudioEmbed
+
         if vit.patch_size > min(self.mel_bins, self.frames):
             raise OptionError(f"audio: patches of {vit.patch_size} do not fit {self.mel_bins} mel bins by {self.frames} frames")
         return AudioEmbed(mel_bins=self.mel_bins, frames=self.frames, patch=vit.patch_size, stride=self.stride, width=width)
@@ -215,6 +223,8 @@ class Audio(Modality):
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """Log-mel spectrogram over seconds and kilohertz; of a long recording, the first minute."""
+        from torch import nn
+
         waveform, speed = self._mono(sample), self._speed(sample)
         total = math.ceil(waveform.shape[-1] * speed)
         shown = _resample(waveform, speed, 0, min(total, 60 * self.rate))
@@ -233,21 +243,10 @@ class Audio(Modality):
             axes.set_title(f"first {seconds:.0f} s of {total / self.rate:.0f} s")
 
 
-class AudioEmbed(PatchEmbed):
-    """Overlapping patches of a spectrogram [b, frames, mel_bins] -> tokens [b, n, d], frequency-major, with learned positions."""
-
-    input_ndim = 3
-
-    def __init__(self, *, mel_bins: int, frames: int, patch: int, stride: int, width: int) -> None:
-        positions = ((mel_bins - patch) // stride + 1) * ((frames - patch) // stride + 1)
-        super().__init__(channels=1, width=width, patch=patch, stride=stride, positions=positions)
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return super().split(x.transpose(1, 2).unsqueeze(1))
-
-
 def _span(longest: int, size: int) -> tuple[int, int]:
     """A random stretch of at most `longest` out of `size`."""
+    import torch
+
     length = float(torch.rand(()) * longest)
     start = float(torch.rand(()) * (size - length))
     return int(start), int(start) + int(length)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 WINDOW, STEP = 25, 10
 """Milliseconds of a frame, and from one to the next."""
@@ -37,6 +38,8 @@ def filter_bank(waveform: Tensor, *, rate: int, bins: int) -> Tensor:
 
     Hann windows of 25 ms every 10 ms, whole ones only, without dither.
     """
+    import torch
+
     if has_torchaudio():
         from torchaudio.compliance import kaldi
 
@@ -65,6 +68,8 @@ def filter_bank(waveform: Tensor, *, rate: int, bins: int) -> Tensor:
 @lru_cache(maxsize=4)
 def _mel_bands(rate: int, bins: int, points: int) -> Tensor:
     """Triangles [bins, points / 2 + 1] that overlap by half, of equal width in mel; Kaldi leaves the last frequency out."""
+    import torch
+
     low, high = mel(LOWEST), mel(rate / 2)
     width = (high - low) / (bins + 1)
     left, centre, right = (low + (torch.arange(bins)[:, None] + corner) * width for corner in (0.0, 1.0, 2.0))
@@ -80,6 +85,8 @@ def mel(hertz: float) -> float:
 
 def resample(waveform: Tensor, up: int, down: int) -> Tensor:
     """[samples] at `up` / `down` (a reduced fraction) times its rate, ceil(samples up / down) of them."""
+    import torch
+
     with torch.no_grad():
         if has_torchaudio():
             return _torchaudio_resampler(up, down)(waveform)
@@ -97,6 +104,8 @@ def reach_of(up: int, down: int) -> int:
 @lru_cache(maxsize=4)
 def _kernel(up: int, down: int) -> tuple[Tensor, int]:
     """A windowed sinc for each of the `up` phases [up, 1, 2 reach + down], and its reach; its float32 rounding is heard, too."""
+    import torch
+
     edge, reach = min(up, down) * ROLLOFF, reach_of(up, down)
     inputs = torch.arange(-reach, reach + down, dtype=torch.float32)[None, None] / down
     phases = torch.arange(0, -up, -1, dtype=torch.float32)[:, None, None] / up
@@ -107,7 +116,8 @@ def _kernel(up: int, down: int) -> tuple[Tensor, int]:
 
 
 @lru_cache(maxsize=4)
-def _torchaudio_resampler(up: int, down: int) -> torch.nn.Module:
+def _torchaudio_resampler(up: int, down: int) -> nn.Module:
+    import torch
     from torchaudio.transforms import Resample
 
     return Resample(down, up, dtype=torch.float32)

@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import PIL.Image
-import torch
-from torch import Tensor, nn
 
 from vitlens import checks
-from vitlens.embed import PatchEmbed
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.depth_files import EXTENSIONS, is_deep, load_map
 from vitlens.modalities.pixel_maps import check_size
@@ -32,6 +29,7 @@ from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor, nn
 
     from vitlens.vit import ViT
 
@@ -225,6 +223,8 @@ class Depth(Modality):
 
     def disparity(self, sample: Sample) -> Tensor:
         """The sample's disparity in pixels, float32 `[h, w]`, not yet clamped."""
+        import torch
+
         data = torch.from_numpy(np.ascontiguousarray(sample.data, np.float32))
         if sample.info.get("kind") == "disparity":
             return data
@@ -263,6 +263,8 @@ class Depth(Modality):
         Raises:
             OptionError: `size` is not a multiple of the ViT's patch size.
         """
+        from vitlens.embed import PatchEmbed
+
         check_patches(self.name, self.size, vit)
         return PatchEmbed(channels=1, width=width, patch=vit.patch_size, positions=(self.size // vit.patch_size) ** 2)
 

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from vitlens.embed import ModEmbed
 from vitlens.errors import InputError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities import eeg_files as files
 from vitlens.modalities.companions import companions
 from vitlens.modalities.eeg_files import ACCEPTED, UNITS, Montage, Recording, plain
@@ -29,6 +26,7 @@ from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor, nn
 
     from vitlens.vit import ViT
 
@@ -156,6 +154,8 @@ class EEG(Modality):
         Raises:
             InputError: less than 97 % of the window was recorded, and `short` is not "stretch".
         """
+        import torch
+
         data, rate = np.asarray(sample.data), float(sample.info["rate"])
         begin = round(sample.info.get("start", 0.0) * self.rate)
         first, last = (begin + round(edge * self.rate) for edge in self.window)
@@ -199,6 +199,8 @@ class EEG(Modality):
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """One convolution over time: [b, channels, samples] -> [b, n, width], positions included."""
+        from vitlens.modalities.eeg_embed import EEGEmbed
+
         return EEGEmbed(
             channels=self.channels, samples=self.samples, width=width, window_size=self.window_size, stride=self.stride
         )
@@ -290,20 +292,6 @@ class EEG(Modality):
         label = f"{bar:g} deviations" if standardized else f"{1e6 * bar:g} microvolts"
         axes.plot([1.01, 1.01], [gap - bar, gap], color="black", linewidth=2, transform=axes.get_yaxis_transform(), clip_on=False)
         axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=axes.get_yaxis_transform())
-
-
-class EEGEmbed(ModEmbed):
-    """A convolution over time across all channels: [b, channels, samples] -> tokens [b, n, d], with learned positions."""
-
-    input_ndim = 3
-
-    def __init__(self, *, channels: int, samples: int, width: int, window_size: int = 1, stride: int = 1) -> None:
-        super().__init__()
-        self.pos_emb = nn.Parameter(torch.randn((samples - window_size) // stride + 1, width) * width**-0.5)
-        self.proj = nn.Conv1d(channels, width, kernel_size=window_size, stride=stride)
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.proj(x.to(self.proj.weight.dtype)).transpose(1, 2), self.pos_emb
 
 
 def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, float]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import PIL.Image
-from torch import Tensor
 
 from vitlens.modalities.picture_files import FORMATS, read_pixels
 from vitlens.modalities.pixels import Crop, PillowModality
@@ -17,6 +16,7 @@ from vitlens.sources import Source, suffix_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 
 @register_modality

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from vitlens.errors import OptionError
 from vitlens.modality import Modality
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from vitlens.vit import ViT
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -40,6 +39,8 @@ class Crop:
     @classmethod
     def draw(cls, height: int, width: int) -> Crop:
         """A random part: `TRAIN_AREA` of the area, sides in `TRAIN_RATIO`, mirrored half of the time (torch's generator)."""
+        import torch
+
         area = TRAIN_AREA[0] + (TRAIN_AREA[1] - TRAIN_AREA[0]) * torch.rand(()).item()
         low, high = (math.log(r) for r in TRAIN_RATIO)
         ratio = math.exp(low + (high - low) * torch.rand(()).item())
@@ -68,6 +69,8 @@ def crop_to_square(pixels: np.ndarray, size: int, interpolation: str, crop: Crop
 
 def resize_map(x: Tensor, size: int | tuple[int, int], antialias: bool) -> Tensor:
     """Resize float maps `[..., c, h, w]` bicubically, to a short side of `size` or to `size` = (height, width)."""
+    import torch.nn.functional as F
+
     if isinstance(size, int):
         width, height = _short_side(x.shape[-1], x.shape[-2], size)
         size = (height, width)
@@ -125,6 +128,8 @@ class RGBModality(Modality):
 
     def normalise(self, x: Tensor) -> Tensor:
         """RGB in 0..1, `[..., 3, h, w]`, less the mean, by the standard deviation."""
+        import torch
+
         return (x - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
@@ -153,6 +158,8 @@ class PillowModality(RGBModality):
 
     def to_tensor(self, pixels: np.ndarray, crop: Crop | None = None) -> Tensor:
         """Pixels uint8 `[h, w, 3]` -> normalised float32 `[3, size, size]`."""
+        import torch
+
         square = crop_to_square(pixels, self.size, self.interpolation, crop)
         return self.normalise(torch.from_numpy(square).permute(2, 0, 1).float() / 255)
 

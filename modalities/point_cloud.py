@@ -14,24 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from vitlens import checks
 from vitlens.errors import InputError, OptionError
-from vitlens.lens import LensConfig, PerceiverConfig
+from vitlens.lens_config import LensConfig, PerceiverConfig
 from vitlens.modalities.companions import companions
 from vitlens.modalities.point_drawing import chair, draw_points
-from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
 from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns
 from vitlens.modalities.point_pieces import GREY
 from vitlens.modalities.point_ply import write_ply
-from vitlens.modalities.point_sampling import farthest_point_sample
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, npy_header, suffix_of, to_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor, nn
 
     from vitlens.vit import ViT
 
@@ -152,6 +149,10 @@ class PointCloud(Modality):
         Raises:
             InputError: not `[n, 3]` or `[n, 6]`, all points in one place, or too few for one group with `upsample=False`.
         """
+        import torch
+
+        from vitlens.modalities.point_sampling import farthest_point_sample
+
         cloud = self._cloud(sample)
         cloud = self._thin(cloud, train)
         xyz = unit_sphere(cloud[:, :3])
@@ -168,6 +169,8 @@ class PointCloud(Modality):
 
     def _cloud(self, sample: Sample) -> Tensor:
         """The sample as `[n, 3 or 6]`, turned and mirrored as the model wants it, colours as the model wants them."""
+        import torch
+
         data = torch.from_numpy(np.array(to_array(sample.data), dtype=np.float32))
         least = 1 if self.upsample or self.tokenizer == "pnsa" else self.group_size
         if data.ndim != 2 or data.shape[1] not in (3, 6) or len(data) < least:
@@ -185,6 +188,10 @@ class PointCloud(Modality):
         return torch.cat([xyz, rgb], dim=1)
 
     def _thin(self, cloud: Tensor, train: bool) -> Tensor:
+        import torch
+
+        from vitlens.modalities.point_sampling import farthest_point_sample
+
         n = len(cloud)
         if n <= self.points:
             return cloud[torch.randperm(n)] if train else cloud
@@ -195,6 +202,8 @@ class PointCloud(Modality):
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """`PointBertEmbed` or `PointNetEmbed`: `[b, n, 3 or 6]` -> `[b, groups, width]`."""
+        from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
+
         channels = 6 if self.color else 3
         options = {"groups": self.groups, "group_size": self.group_size, "encoder_width": self.encoder_width}
         if self.tokenizer == "pnsa":
@@ -333,6 +342,8 @@ def unit_sphere(xyz: Tensor) -> Tensor:
 
 def augment(xyz: Tensor, up: int) -> Tensor:
     """Any turn about the axis `up`, a scale of 0.8 to 1.25, and a jitter of 0.01 within 0.05 (PointNet++, arXiv 1706.02413)."""
+    import torch
+
     angle, scale = torch.rand(()) * 2 * math.pi, 0.8 + 0.45 * torch.rand(())
     a, b = (up + 1) % 3, (up + 2) % 3
     turned = xyz.clone()

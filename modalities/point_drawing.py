@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-
-from vitlens.modalities.point_sampling import farthest_point_sample, gather_points, knn_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +38,10 @@ def draw_points(data: np.ndarray, up: str, axes: Axes) -> None:
 
     Colours are the points' own or, without any, their height. Of more than 8192 points the farthest apart are shown.
     """
+    import torch
+
+    from vitlens.modalities.point_sampling import farthest_point_sample
+
     points = torch.from_numpy(data[:: max(1, len(data) // 200_000)])
     if len(points) > _SHOWN:
         points = points[farthest_point_sample(points[None, :, :3], _SHOWN)[0]]
@@ -77,6 +78,10 @@ def _view(*, azimuth: float, elevation: float) -> np.ndarray:
 
 def _lit(xyz: np.ndarray, towards_viewer: np.ndarray) -> np.ndarray:
     """Brightness 0.35..1 of each point, from the plane through its 16 nearest neighbours and a light above the viewer."""
+    import torch
+
+    from vitlens.modalities.point_sampling import gather_points, knn_groups
+
     cloud = torch.from_numpy(xyz).float()[None]
     around = gather_points(cloud, knn_groups(cloud, cloud, min(16, len(xyz))))[0].double()
     around = around - around.mean(dim=1, keepdim=True)

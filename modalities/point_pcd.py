@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from vitlens.modalities.kernels import compiled
 from vitlens.sources import Source
 
 _TYPES = {"F4": "<f4", "F8": "<f8", "F2": "<f2"} | {
@@ -89,7 +89,7 @@ def _rows(file: Any, header: _Header, source: Source, most: int) -> np.ndarray:
     if len(content) < packed or plain != size or plain > MOST_EXPANSION * packed:
         raise source.refuse("PCD data that is cut short or damaged")
     unpacked = np.empty(plain, np.uint8)
-    if _expand_lzf(np.frombuffer(content, np.uint8), unpacked) != plain:
+    if compiled(_expand_lzf)(np.frombuffer(content, np.uint8), unpacked) != plain:
         raise source.refuse("compressed PCD data that is damaged")
     rows, at = np.empty(count, dtype), 0
     for name in dtype.names or ():  # field after field, not point after point
@@ -130,7 +130,6 @@ def _colours(rows: np.ndarray, header: _Header) -> np.ndarray | None:
     return np.stack([bits >> 16 & 255, bits >> 8 & 255, bits & 255], axis=1).astype(np.uint8)
 
 
-@njit(cache=True)
 def _expand_lzf(packed: np.ndarray, out: np.ndarray) -> int:
     """LZF (LibLZF): literal runs of up to 32 bytes, and copies of up to 264 bytes already written; bytes made, or -1."""
     at, made = 0, 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vitlens.modalities.kernels import compiled
 
 _CHUNK = 1 << 25
 """Distances the torch version works on at once (128 MiB a copy, of which it holds about five)."""
@@ -138,19 +138,6 @@ def _torch_ball(xyz: Tensor, centres: Tensor, radius: float, k: int) -> Tensor:
 
 # --- numba: CPU. One kernel call is one cloud; clouds of a batch go to threads, because numba's own parallel loops neither
 # survive fork (data loader workers) nor calls from several threads (a server) ---
-
-
-@cache
-def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """`kernel` through numba, compiled on its first call and cached on disk where a cache folder can be written."""
-    import numba
-
-    # max() over a bucket vectorises only without NaN and signed zeros; "contract" would fuse multiply and add and change indices
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"nnan", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:  # no folder for the cache
-        return numba.njit(**options)(kernel)
 
 
 def _each(run: Callable[[int], None], clouds: int) -> None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import PIL.Image
-import torch
-from torch import Tensor
 
 from vitlens.errors import OptionError
 from vitlens.modalities.picture_files import FORMATS, pixels_of_array, read_pixels
@@ -27,6 +25,7 @@ from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 MAX_FRAMES = 256
 
@@ -79,6 +78,8 @@ class Tactile(RGBModality):
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[3, size, size]`, frames before it; with `train` a random part, mirrored half of the time."""
+        import torch
+
         x = torch.tensor(sample.data).movedim(-1, -3).float() / 255
         if train:
             x = resize_map(Crop.draw(x.shape[-2], x.shape[-1]).of(x), (self.size, self.size), self.antialias)

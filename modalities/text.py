@@ -10,15 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from vitlens.errors import ModelError, OptionError
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 MAX_CHARACTERS = 1 << 20
 LIMIT = f"at most {MAX_CHARACTERS} characters"
@@ -109,6 +107,8 @@ class Text(Modality):
             OptionError: unknown tokenizer.
             ModelError: a tokenizer that is not on this machine and cannot be fetched.
         """
+        import torch
+
         text = clean_caption(sample.data) if self.clean else sample.data
         text = " ".join(text.split())[:TOKENIZED_CHARACTERS]
         ids = _tokenizer(self.tokenizer)(text, context_length=self.context_length)[0].to(torch.int64)
@@ -164,6 +164,8 @@ def _checked(text: str, source: Source) -> str:
 
 def compact_ids(ids: Tensor, vocabulary: Sequence[int]) -> Tensor:
     """Token ids as places in `vocabulary` plus 2; 0 stays 0, an id that is not in it becomes 1."""
+    import torch
+
     kept = torch.as_tensor(vocabulary)
     place = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
     return torch.where(ids == 0, 0, torch.where(kept[place] == ids, place + 2, 1))

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vitlens.modalities.image import is_animation, landscape, rgb_text
 from vitlens.modalities.picture_files import pixels_of_array, read_pixels
@@ -20,6 +18,7 @@ from vitlens.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 
 @register_modality
@@ -76,6 +75,8 @@ class Video(PillowModality):
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[frames, 3, size, size]`; with `train` the same random part of every frame, mirrored half of the time."""
+        import torch
+
         crop = Crop.draw(*sample.data.shape[1:3]) if train else None
         return torch.stack([self.to_tensor(sample.data[i], crop) for i in spread(len(sample.data), self.frames)])
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vitlens.encoder import EncoderSpec
-from vitlens.lens import IdentityConfig, LensConfig, PerceiverConfig
+from vitlens.lens_config import IdentityConfig, LensConfig, PerceiverConfig
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.vit import ViTSpec

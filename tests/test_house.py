@@ -38,7 +38,7 @@ BELOW = {
 # room of its own name.
 FLAT = {
     "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts", "isolation"],
-    "parts": ["modality", "embed", "lens", "vit"],
+    "parts": ["modality", "read_options", "embed", "lens", "lens_config", "vit"],
     "model": ["cards"],
     "cli": ["__main__"],
 }

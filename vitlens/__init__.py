@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from vitlens.encoder import build_encoder as build_encoder
     from vitlens.errors import InputError as InputError
     from vitlens.errors import VitlensError as VitlensError
-    from vitlens.lens import IdentityConfig as IdentityConfig
-    from vitlens.lens import PerceiverConfig as PerceiverConfig
-    from vitlens.lens import SelfAttentionConfig as SelfAttentionConfig
+    from vitlens.lens_config import IdentityConfig as IdentityConfig
+    from vitlens.lens_config import PerceiverConfig as PerceiverConfig
+    from vitlens.lens_config import SelfAttentionConfig as SelfAttentionConfig
     from vitlens.modality import Modality as Modality
     from vitlens.modality import Sample as Sample
     from vitlens.modality import get_modality as get_modality
@@ -44,9 +44,9 @@ _HOMES = {
     "build_encoder": "encoder",
     "InputError": "errors",
     "VitlensError": "errors",
-    "IdentityConfig": "lens",
-    "PerceiverConfig": "lens",
-    "SelfAttentionConfig": "lens",
+    "IdentityConfig": "lens_config",
+    "PerceiverConfig": "lens_config",
+    "SelfAttentionConfig": "lens_config",
     "Modality": "modality",
     "Sample": "modality",
     "get_modality": "modality",

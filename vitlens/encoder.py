@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vitlens import checks
 from vitlens.errors import OptionError
-from vitlens.lens import LensConfig, build_lens, lens_config_from_dict, lens_config_to_dict
+from vitlens.lens import build_lens
+from vitlens.lens_config import LensConfig, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
 from vitlens.towers import build_vit
 from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor, nn
 
-    from vitlens.lens import LensConfig
+    from vitlens.lens_config import LensConfig
     from vitlens.vit import ViT
 
 GROUP = "vitlens.modalities"
@@ -247,10 +247,11 @@ def guess_modality(path: Path | str) -> str:
     """
     if not is_path(path) or not Path(path).is_file():
         raise InputError(name_of(path), "no such file", "a file of a known modality")
+    file = Path(path)
     claims: dict[str, float] = {}
     for name, cls in importable_modalities().items():
         try:
-            claims[name] = cls().claims(Path(path))
+            claims[name] = cls().claims(file)
         except Exception as error:
             warnings.warn(f"modality {name!r} is left out, it cannot look at {path}: {error}", stacklevel=2)
     best = max(claims.values(), default=0.0)

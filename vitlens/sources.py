@@ -75,7 +75,7 @@ def to_array(source: Any) -> np.ndarray:
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
     """The lower-case extension without its dot (`"npy"`)."""
-    return Path(path).suffix.lower().lstrip(".")
+    return os.path.splitext(path)[1].lower().lstrip(".")
 
 
 def check_file(path: str | os.PathLike[str], *, accepted: str, extensions: Sequence[str] = (), max_bytes: int = 4 * GIB) -> Path:

@@ -21,7 +21,7 @@ from vitlens.checkpoint import detect_layout, import_official, read_state_dict
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import CheckpointError, HostError, ModalityError, ModelError
 from vitlens.fingerprint import fingerprint, fingerprint_of_state
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec

@@ -16,7 +16,7 @@ from vitlens.adapters.splice import HostTower, LensStream, LensTokens
 from vitlens.benchmarks.toybox.training.huggingface import blip_vision, clip_vision
 from vitlens.encoder import EncoderSpec, build_encoder
 from vitlens.errors import HostError, InputError, ModalityError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.towers import from_huggingface

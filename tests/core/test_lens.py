@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from vitlens.errors import OptionError
-from vitlens.lens import (
+from vitlens.lens import PerceiverLens, build_lens
+from vitlens.lens_config import (
     IdentityConfig,
     PerceiverConfig,
-    PerceiverLens,
     SelfAttentionConfig,
-    build_lens,
     lens_config_from_dict,
     lens_config_to_dict,
 )

@@ -14,7 +14,7 @@ from vitlens.cards import ModelCard, Weights
 from vitlens.embed import ModEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
-from vitlens.lens import lens_config_from_dict
+from vitlens.lens_config import lens_config_from_dict
 from vitlens.model import ViTLens, load
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec

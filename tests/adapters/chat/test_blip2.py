@@ -15,7 +15,7 @@ from tests.adapters import tiny_hosts
 from vitlens.adapters.chat.blip2 import Blip2Adapter
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.errors import HostError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 
 ASK = "what is this object ?"
 SHORT = {"max_new_tokens": 8, "num_beams": 2}

@@ -18,7 +18,7 @@ from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.adapters.host_files import host_type
 from vitlens.adapters.splice import LensStream
 from vitlens.errors import HostError, InputError, ModalityError, ModelError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.vit import Trainable
 
 ASK = "what is this object ?"

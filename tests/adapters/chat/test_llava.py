@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.adapters import tiny_hosts
 from vitlens.adapters.chat.llava import LlavaAdapter
 from vitlens.errors import HostError, ModalityError, ModelError, OptionError
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.modality import get_modality
 from vitlens.vit import Trainable
 

@@ -16,7 +16,7 @@ from vitlens.adapters.seed.grammar import add_image_tokens
 from vitlens.adapters.seed.llama import SeedLlamaAdapter
 from vitlens.adapters.seed.quantizer import SeedQuantizer
 from vitlens.encoder import EncoderSpec
-from vitlens.lens import PerceiverConfig
+from vitlens.lens_config import PerceiverConfig
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec

@@ -1,0 +1,69 @@
+"""What a lens is, as a recipe or config.json states it. No torch here: a modality names its lens before one is built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from vitlens.errors import OptionError
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """Tokens pass unchanged (projected when the widths differ is refused): the ModEmbed alone is trained."""
+
+    kind = "identity"
+
+
+@dataclass(frozen=True)
+class SelfAttentionConfig:
+    """`depth` transformer blocks over the tokens: new ones, or copies of the frozen ViT's first blocks."""
+
+    depth: int = 4
+    heads: int | None = None
+    """Attention heads of new blocks; None takes one per 64 channels of the ViT's width."""
+    pretrained: bool = False
+    """Start from copies of the ViT's first `depth` blocks instead of new ones."""
+    kind = "self_attention"
+
+
+@dataclass(frozen=True)
+class PerceiverConfig:
+    """Iterative cross attention of `latents` learned queries to the tokens.
+
+    None stands for the ViT's own: as many latents as it has patches, heads as wide as its heads.
+    """
+
+    depth: int = 2
+    self_per_cross: int = 1
+    latents: int | None = None
+    cross_heads: int = 1
+    head_width: int | None = None
+    tied: bool = False
+    """Layers 1, 2, ... share one set of weights (layer 0 keeps its own)."""
+    kind = "perceiver"
+
+
+LensConfig = IdentityConfig | SelfAttentionConfig | PerceiverConfig
+_KINDS: dict[str, type] = {c.kind: c for c in (IdentityConfig, SelfAttentionConfig, PerceiverConfig)}
+
+
+def lens_config_to_dict(config: LensConfig) -> dict[str, Any]:
+    """`config` as JSON types, with its kind."""
+    return {"kind": config.kind, **asdict(config)}
+
+
+def lens_config_from_dict(values: dict[str, Any]) -> LensConfig:
+    """The inverse of `lens_config_to_dict`.
+
+    Raises:
+        OptionError: unknown kind or field.
+    """
+    options = dict(values)
+    kind = options.pop("kind", None)
+    if kind not in _KINDS:
+        raise OptionError(f"unknown lens kind {kind!r}; known: {', '.join(_KINDS)}")
+    try:
+        return cast(LensConfig, _KINDS[kind](**options))
+    except TypeError as error:
+        raise OptionError(f"lens {kind}: {error}") from error
