@@ -112,7 +112,6 @@ def is_package(module: str) -> bool:
 # --- the house as it stands ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=False, reason="files are still moving")
 @pytest.mark.parametrize("module", FILES)
 def test_a_file_imports_only_rooms_below_its_own(module: str) -> None:
     room = room_of(module)
@@ -121,7 +120,6 @@ def test_a_file_imports_only_rooms_below_its_own(module: str) -> None:
     assert not found, f"{module} is in the room {room}, below which are {sorted(rooms_below(room))}; it imports {found}"
 
 
-@pytest.mark.xfail(strict=False, reason="files are still moving")
 def test_no_files_import_each_other_in_a_circle() -> None:
     circle = circle_in({module: imported_files(text_of(module), module, package=is_package(module)) for module in FILES})
     assert not circle, " -> ".join(circle)
@@ -133,7 +131,6 @@ def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
     assert not found, f"{module} imports {sorted(found)} at its top: move that into the function that needs it"
 
 
-@pytest.mark.xfail(strict=False, reason="files are still moving")
 @pytest.mark.parametrize("module", LIGHT)
 def test_what_a_command_starts_with_loads_no_torch(module: str) -> None:
     done = subprocess.run(
@@ -144,7 +141,6 @@ def test_what_a_command_starts_with_loads_no_torch(module: str) -> None:
     assert not {"torch", "torchvision"} & loaded
 
 
-@pytest.mark.xfail(strict=False, reason="files are still moving")
 @pytest.mark.parametrize("arguments", [["--help"], ["embed", "--help"], ["embed", "a.wav", "b.png", "--dry-run"]])
 def test_what_a_command_says_without_a_model_loads_no_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF")
