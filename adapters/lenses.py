@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from vitlens.adapters.splice import HostTower, LensStream
-from vitlens.errors import ModalityError, ModelError, OptionError
+from vitlens.encoder import LensEncoder
+from vitlens.errors import ModalityError, ModelError, OptionError, SpaceError
 from vitlens.modality import list_modalities
 from vitlens.model import ViTLens, load
 from vitlens.zoo import card_of_file
@@ -69,6 +72,26 @@ def _loaded(lens: str, name: str) -> ViTLens:
     card = card_of_file(path, name if known else None)
     sensors = [encoder.modality for encoder in card.spec.encoders if encoder.modality not in ("image", "text")]
     return load(card.name, weights=path, modalities=[name] if known else sensors)
+
+
+def with_sensors(model: ViTLens, lenses: Mapping[str, str]) -> ViTLens:
+    """A model that also has the sensors of others in its space: {sensor: a name, a folder or a weights file}.
+
+    A sensor that it has itself is replaced. The models stay as they are; their modules are shared.
+
+    Raises:
+        SpaceError: a model of another space.
+        ModalityError, ModelError: as `vitlens.load`.
+    """
+    encoders = cast(dict[str, LensEncoder], dict(model.encoders.items()))
+    specs = {encoder.modality: encoder for encoder in model.spec.encoders}
+    for name, lens in lenses.items():
+        other = _loaded(lens, name).to(model.device)
+        if other.space != model.space:
+            raise SpaceError(f"lens {name!r} of {lens} is in {other.space.name}, {model.spec.name} in {model.space.name}")
+        encoders |= cast(dict[str, LensEncoder], dict(other.encoders.items()))
+        specs |= {encoder.modality: encoder for encoder in other.spec.encoders}
+    return ViTLens(spec=replace(model.spec, encoders=tuple(specs.values())), encoders=encoders, text=model.text).eval()
 
 
 def _sensor(model: ViTLens, name: str) -> str:

@@ -6,7 +6,8 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from difflib import get_close_matches
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -109,10 +110,19 @@ class Text(Modality):
         """
         import torch
 
-        text = clean_caption(sample.data) if self.clean else sample.data
-        text = " ".join(text.split())[:TOKENIZED_CHARACTERS]
+        text = " ".join(self._words(sample).split())[:TOKENIZED_CHARACTERS]
         ids = _tokenizer(self.tokenizer)(text, context_length=self.context_length)[0].to(torch.int64)
         return ids if self.vocabulary is None else compact_ids(ids, self.vocabulary)
+
+    def _words(self, sample: Sample) -> str:
+        return clean_caption(sample.data) if self.clean else str(sample.data)
+
+    def unknown(self, sample: Sample) -> dict[str, list[str]]:
+        """Words that a small `vocabulary` does not have, each with known ones that are spelt much alike."""
+        if self.vocabulary is None:
+            return {}
+        words = dict.fromkeys(re.findall(r"[^\W_]+", self._words(sample)[:TOKENIZED_CHARACTERS].lower()))
+        return {word: near for word in words if (near := _near(word, self.tokenizer, tuple(self.vocabulary))) is not None}
 
     def example(self, seed: int = 0) -> Sample:
         """One of a few captions."""
@@ -126,9 +136,10 @@ class Text(Modality):
         return path
 
     def describe(self, sample: Sample) -> dict[str, str]:
-        words = clean_caption(sample.data) if self.clean else sample.data
+        words, unknown = self._words(sample), self.unknown(sample)
         length = f"{len(words.split())} words, {len(words)} characters"
-        return {"text": textwrap.shorten(words, 200, placeholder=" ..."), "length": length}
+        said = {"unknown words": ", ".join(unknown)} if unknown else {}
+        return {"text": textwrap.shorten(words, 200, placeholder=" ..."), "length": length, **said}
 
     def steps(self) -> list[str]:
         clean = ["lower the case, drop punctuation but commas and question marks, keep 70 words"] if self.clean else []
@@ -169,6 +180,16 @@ def compact_ids(ids: Tensor, vocabulary: Sequence[int]) -> Tensor:
     kept = torch.as_tensor(vocabulary)
     place = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
     return torch.where(ids == 0, 0, torch.where(kept[place] == ids, place + 2, 1))
+
+
+@lru_cache(maxsize=1 << 16)
+def _near(word: str, tokenizer: str, vocabulary: tuple[int, ...]) -> list[str] | None:
+    """Words of the vocabulary that are spelt like `word`, best first; None where `word` itself is made of its tokens."""
+    encode = _tokenizer(tokenizer)
+    if not (compact_ids(encode(word)[0], vocabulary) == 1).any():
+        return None
+    known = [encode.decode([token]).strip() for token in vocabulary]
+    return get_close_matches(word, [one for one in known if one.isalpha() and len(one) > 2], n=3, cutoff=0.5)
 
 
 def _quoted(text: str) -> str:

@@ -109,3 +109,36 @@ def test_a_broken_plugin_does_not_keep_models_from_loading(tmp_path: Path) -> No
     out = run(tmp_path, "-c", code)
     assert out.returncode == 0, out.stderr
     assert "'broken' is left out, it cannot be imported: no driver" in out.stderr
+
+
+PLUGGED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import vitlens
+from vitlens.cli.app import app
+from vitlens.encoder import EncoderSpec, build_encoder
+from vitlens.lens import IdentityConfig
+
+folder = Path(sys.argv[1])
+toy = vitlens.load("vitlens-toybox", modalities=["image"], device="cpu")
+spec = EncoderSpec("thermal", toy.spec.encoders[0].vit, options={"size": 64}, lens=IdentityConfig())
+lens = build_encoder(spec, vit=toy.encoders["image"].vit)
+spec = replace(toy.spec, name="thermal-lens", encoders=(spec,), text=None)
+vitlens.ViTLens(spec=spec, encoders={"thermal": lens}, text=None).save_pretrained(folder / "lens")
+thermal = vitlens.get_modality("thermal")
+file = str(thermal.write(thermal.example(), folder, "map"))
+given = ["-m", "vitlens-toybox", "--thermal", file, "--lens", f"thermal={folder / 'lens'}"]
+app(["chat", *given, "what is this?"], standalone_mode=False)
+app(["imagine", *given, "-o", str(folder / "made.png"), "--steps", "2"], standalone_mode=False)
+app(["imagine", *given, "-o", str(folder / "made.txt"), "--describer", "vitlens-toybox"], standalone_mode=False)
+"""
+
+
+def test_a_plugin_s_lens_comes_beside_those_that_a_host_brings(plugin: Path) -> None:
+    pytest.importorskip("diffusers")
+    out = run(plugin, "-c", PLUGGED, str(plugin))
+    assert out.returncode == 0, out.stderr
+    said, painted, written = out.stdout.strip().splitlines()
+    assert said and painted.endswith("by embedding, vitlens-toybox") and (plugin / "made.png").stat().st_size > 100
+    assert written.partition(": ")[2] and (plugin / "made.txt").read_text().strip()

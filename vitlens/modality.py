@@ -92,6 +92,10 @@ class Modality(ABC):
         shape = getattr(sample.data, "shape", None)
         return {"shape": str(list(shape)) if shape is not None else type(sample.data).__name__}
 
+    def unknown(self, sample: Sample) -> dict[str, list[str]]:
+        """What of a sample this modality has no token for, each with the nearest that it knows: words of a text."""
+        return {}
+
     def steps(self) -> list[str]:
         """The preprocessing in words, in order."""
         return []

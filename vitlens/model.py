@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from vitlens.sources import name_of
 from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
 from vitlens.text_tower import build_text_tower
+from vitlens.words import check_labels, unknown_words
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 from vitlens.zoo import Pretrained, find_pretrained
 
@@ -191,7 +193,8 @@ class ViTLens(nn.Module):
         """Sensor files, arrays or Samples -> embeddings [n, E] per modality, in input order.
 
         `dtype` (bfloat16, float16) is the arithmetic of this call, the result is float32. `read_options[modality]` goes to the
-        reader of every item; an item {"source": ..., option: value} brings its own.
+        reader of every item; an item {"source": ..., option: value} brings its own. Words that a small text tower does not know
+        are named in a warning.
 
         Raises:
             InputError: an item that cannot be read, unless `on_error="skip"`.
@@ -199,6 +202,8 @@ class ViTLens(nn.Module):
         """
         options = read_options or {}
         self._check(inputs, options, on_error)
+        if "text" in inputs and (words := unknown_words(self.modality("text"), inputs["text"])):
+            warnings.warn(words, stacklevel=2)
         result = Embeddings(self.space)
         settings: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "dtype": dtype, "normalize": normalize}
         with ProgressBar(show=progress) as bar:
@@ -331,10 +336,12 @@ class ViTLens(nn.Module):
 
         Raises:
             ModalityError: the model has no text tower.
-            OptionError: labels or templates that cannot be used.
+            OptionError: labels or templates that cannot be used; labels that are the same to the text tower.
         """
 
         def embed(prompts: list[str]) -> Tensor:
+            lines = len(prompts) // len(labels)
+            check_labels(self.modality("text"), {name: prompts[i * lines :][:lines] for i, name in enumerate(labels)})
             return self.encode({"text": prompts}, batch_size=batch_size)["text"]
 
         return class_vectors(embed, labels, templates)

@@ -7,6 +7,7 @@ embeddings (`_rows`), in options of its own; everything before and behind is her
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from vitlens.checks import known
 from vitlens.errors import HostError, OptionError
 from vitlens.modality import get_modality
 from vitlens.sources import name_of
+from vitlens.words import unknown_to
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -193,11 +195,13 @@ class ChatHost(ABC):
             ModalityError, InputError, OptionError, HostError: before anything is generated.
         """
         own, generation = self._sorted(options)
+        self._check_words(prompts)
         return self.language.generate(lambda: self._rows(prompts, inputs, read_options, **own), generation, self.defaults)
 
     def stream(self, prompt: str, inputs: Inputs, *, read_options: ReadOptions | None = None, **options: Any) -> Iterator[str]:
         """The answer to one prompt, piece by piece, of greedy search or sampling (without beams); else as `generate`."""
         own, generation = self._sorted(options)
+        self._check_words(prompt)
         return self.language.stream(lambda: self._rows(prompt, inputs, read_options, **own), generation, self.defaults)
 
     def describe(self, inputs: Inputs, prompt: str = DESCRIBE, **options: Any) -> list[str]:
@@ -226,6 +230,12 @@ class ChatHost(ABC):
         """
         self._check_own(own)
         return self.language.loss(lambda: self._rows(prompts, inputs, read_options, **own), targets)
+
+    def _check_words(self, prompts: str | Sequence[str]) -> None:
+        """Warn of words that the language model has no token for."""
+        texts = [prompts] if isinstance(prompts, str) else [text for text in prompts if isinstance(text, str)]
+        if words := unknown_to(self.tokenizer, dict.fromkeys(texts)):
+            warnings.warn(words, stacklevel=3)
 
     def _sorted(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The adapter's own options, and those of generation."""

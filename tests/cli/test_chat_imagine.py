@@ -54,7 +54,8 @@ def test_a_conversation_goes_on_after_mistakes(files: dict[str, list[str]]) -> N
 def test_chat_says_what_is_wrong_before_it_loads(files: dict[str, list[str]], tmp_path: Path) -> None:
     assert "--model is needed" in run("chat", "what?", code=2)
     assert "gone.ply: no such file" in run("chat", *TOY, "--point-cloud", "gone.ply", "what?", code=2)
-    assert "brings its lenses" in run("chat", *TOY, "--lens", "depth=x", "what?", code=2)
+    assert "'x'" in run("chat", *TOY, "--lens", "depth=x", "what?", code=2)
+    assert "unknown option 'load_in_8bit'" in run("chat", *TOY, "--8bit", "what?", code=2)
     assert "write it as NAME=VALUE" in run("chat", *TOY, "--lens", "depth", "what?", code=2)
     assert "no such folder" in run("chat", "-m", tmp_path / "nowhere", "what?", code=2)
     assert "unknown generation option" in run("chat", *TOY, "--image", files["image"][0], "--option", "beams=3", "?", code=2)
@@ -107,6 +108,27 @@ def test_imagine_writes_texts_from_a_bank(files: dict[str, list[str]], tmp_path:
     bank.write_text("a hammer\na mug\na star\n", encoding="utf-8")
     run("imagine", *TOY, "--image", files["image"][0], "--bank", bank, "-o", out)
     assert out.read_text(encoding="utf-8").strip() == "a hammer"
+
+
+def test_imagine_describes_in_words_that_the_model_knows(files: dict[str, list[str]], tmp_path: Path) -> None:
+    out = tmp_path / "said.txt"
+    run("imagine", *TOY, "--image", files["image"][0], "-o", out)
+    assert out.read_text(encoding="utf-8").strip() == "hammer"
+
+
+@pytest.mark.filterwarnings("ignore:the model does not know")
+def test_texts_that_the_model_cannot_tell_apart_are_refused(files: dict[str, list[str]], tmp_path: Path) -> None:
+    bank = tmp_path / "bank.txt"
+    bank.write_text("a sparrow\na robin\n", encoding="utf-8")
+    said = run("imagine", *TOY, "--image", files["image"][0], "--bank", bank, "-o", tmp_path / "said.txt", code=2)
+    assert "'a sparrow' and 'a robin'" in said
+    said = run("classify", files["image"][0], *TOY, "--labels", "bird,sparrow,airliner", code=2)
+    assert "'bird' and 'sparrow'" in said and "does not know" in said
+
+
+def test_unknown_words_of_a_question_are_named(files: dict[str, list[str]]) -> None:
+    with pytest.warns(UserWarning, match=r"'hamer' \(nearest known: hammer"):
+        run("chat", *TOY, "--image", files["image"][0], "is it a hamer?")
 
 
 def test_imagine_says_what_is_wrong_before_it_loads(files: dict[str, list[str]], tmp_path: Path) -> None:

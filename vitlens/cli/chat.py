@@ -38,6 +38,14 @@ class Question:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+LensOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lens", metavar="STREAM=MODEL", help="Where a stream's lens comes from: a zoo name, a folder or a weights file; repeated."
+    ),
+]
+
+
 @app.command()
 @with_streams(without=["text"])
 def chat(
@@ -52,14 +60,7 @@ def chat(
             help="A Hub repository or folder of InstructBLIP, BLIP-2, LLaVA or SEED-LLaMA; or vitlens-toybox.",
         ),
     ] = None,
-    lens: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lens",
-            metavar="STREAM=MODEL",
-            help="Where a stream's lens comes from: a zoo name, a folder or a weights file; repeated.",
-        ),
-    ] = None,
+    lens: LensOption = None,
     fuse: Annotated[
         str | None, typer.Option(help="Where several streams meet: vit, qformer or llm (InstructBLIP, BLIP-2; default qformer).")
     ] = None,
@@ -98,7 +99,7 @@ def chat(
     if model is None:
         raise OptionError(f"--model is needed: {', '.join(SHIPPED)}, or a Hub repository or folder of {', '.join(ADAPTERS)}")
     check_files(streams)
-    lenses = _pairs("--lens", lens)
+    lenses = pairs("--lens", lens)
     asked = Question(streams, read_options(streams, read_option), _values("--option", option))
     if fuse is not None:
         asked.options["fuse"] = fuse
@@ -129,12 +130,10 @@ def open_host(model: str, *, lenses: Mapping[str, str], **options: Any) -> Any:
 
     Raises:
         ModelError, HostError, MissingDependencyError: as the adapters.
-        OptionError: options or lenses for a host that has its own, or a kind of model that no adapter takes.
+        OptionError: options that a host does not have, or a kind of model that no adapter takes.
     """
     if model in SHIPPED:
-        if lenses or options:
-            raise OptionError(f"{model} brings its lenses; leave out {', '.join([*(f'--lens {n}' for n in lenses), *options])}")
-        return resolve_name(SHIPPED[model])()
+        return resolve_name(SHIPPED[model])(lenses=dict(lenses), **options)
     from vitlens.adapters.host_files import host_type
 
     kind = host_type(model)
@@ -246,7 +245,7 @@ def _plan(
     return [*rows, ("question", question or "a conversation"), ("", "nothing was loaded (--dry-run)")]
 
 
-def _pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
+def pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
     """NAME=VALUE options.
 
     Raises:
@@ -267,7 +266,7 @@ def _pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
 def _values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
     """NAME=VALUE options with numbers and truth values as such."""
     found: dict[str, Any] = {}
-    for name, text in _pairs(flag, given).items():
+    for name, text in pairs(flag, given).items():
         try:
             found[name] = json.loads(text)
         except ValueError:

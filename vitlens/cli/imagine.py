@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +11,12 @@ import typer
 
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_cards
 from vitlens.adapters.generate.outputs import check_path, kind_of
-from vitlens.cli.chat import open_host
+from vitlens.cli.chat import LensOption, open_host, pairs
 from vitlens.cli.options import MODEL, DeviceOption, ModelOption, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.display.table import Table
 from vitlens.errors import InputError, OptionError
+from vitlens.words import distinct
 
 if TYPE_CHECKING:
     from vitlens.adapters.generate.decoders import Decoder
@@ -46,6 +47,7 @@ def imagine(
         list[Path] | None, typer.Option("--out", "-o", help="A file to make, by its suffix: .png .wav .mp4 .glb .txt; repeated.")
     ] = None,
     model: ModelOption = MODEL,
+    lens: LensOption = None,
     weight: Annotated[
         list[str] | None,
         typer.Option("--weight", "-w", metavar="MODALITY=NUMBER", help="How much an input counts beside the others (default 1)."),
@@ -97,6 +99,7 @@ def imagine(
         raise OptionError("nothing to imagine from: give a file, such as --audio waves.wav, or --text")
     check_files(streams)
     options = read_options(streams, read_option)
+    lenses = pairs("--lens", lens)
     weights = _weights(weight, streams)
     if dry_run:
         console.say_pairs(_plan(model, streams, out, kinds, decoder, describer, bank))
@@ -104,14 +107,14 @@ def imagine(
     from vitlens.adapters.generate.any_to_any import AnyToAny, Request
 
     with console.waiting(f"loading {model}"):
-        loaded = _model(model, streams, device, needs_text=bank is not None or describer is None)
+        loaded = _model(model, streams, lenses, device, needs_text=bank is not None or describer is None)
     chosen = _decoders(loaded, model, kinds, decoder)
     load = {"offload": offload, "device": device}
     wordy = any(not isinstance(name, str) or name in BY_TEXT.values() for name in chosen) or "text" in kinds
     made_by = AnyToAny(
         loaded,
         decoders=chosen,
-        describer=_describer(describer),
+        describer=None if describer is None else open_host(describer, lenses=lenses).describe,
         bank=_bank(loaded, streams, bank) if describer is None and wordy else None,
         load_options={name: value for name, value in load.items() if value is not None},
     )
@@ -145,14 +148,16 @@ def _weights(given: Sequence[str] | None, streams: Streams) -> dict[str, float] 
     return found or None
 
 
-def _model(name: str, streams: Streams, device: str | None, *, needs_text: bool) -> ViTLens:
-    """The model with the towers that are needed."""
+def _model(name: str, streams: Streams, lenses: Mapping[str, str], device: str | None, *, needs_text: bool) -> ViTLens:
+    """The model with the towers that are needed, and with the lenses that come from elsewhere."""
+    from vitlens.adapters.lenses import with_sensors
     from vitlens.model import load
 
-    towers = [stream for stream in streams if stream != "text"]
+    towers = [stream for stream in streams if stream != "text" and stream not in lenses]
     towers += ["text"] if needs_text or "text" in streams else []
     towers += ["image"] if name in SHIPPED else []
-    return load(name, modalities=list(dict.fromkeys(towers)), device=device)
+    loaded = load(name, modalities=list(dict.fromkeys(towers)) or None, device=device)
+    return with_sensors(loaded, lenses) if lenses else loaded
 
 
 def _decoders(model: ViTLens, name: str, kinds: Sequence[str], named: Sequence[str] | None) -> list[str | Decoder]:
@@ -168,10 +173,6 @@ def _decoders(model: ViTLens, name: str, kinds: Sequence[str], named: Sequence[s
     return list(found)
 
 
-def _describer(host: str | None) -> Any:
-    return None if host is None else open_host(host, lenses={}).describe
-
-
 def _bank(model: ViTLens, streams: Streams, file: Path | None) -> Any:
     """A bank of the texts in a file, or of the class names that the field knows for these modalities."""
     from vitlens.adapters.generate.retrieval import TextBank
@@ -182,8 +183,14 @@ def _bank(model: ViTLens, streams: Streams, file: Path | None) -> Any:
         return TextBank(model, _lines(file), templates=["{}"])
     from vitlens.benchmarks.datasets.dataset import read_lines
 
-    names = [name for stream in streams for listed in LABELS.get(stream, ()) for name in read_lines("labels", listed)]
-    return TextBank(model, list(dict.fromkeys(names))) if names else None
+    if model.spec.name in SHIPPED:
+        from vitlens.benchmarks.toybox.sensors.drawn import class_names
+
+        names = [name for stream in streams for name in class_names(stream)]
+    else:
+        names = [name for stream in streams for listed in LABELS.get(stream, ()) for name in read_lines("labels", listed)]
+    names = distinct(model.modality("text"), names)
+    return TextBank(model, names) if names else None
 
 
 def _lines(file: Path) -> list[str]:

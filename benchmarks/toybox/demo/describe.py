@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from vitlens import checks
+from vitlens.adapters.chat.host import Plugging
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.adapters.chat.qformer import Look
+from vitlens.adapters.lenses import Lenses
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn
 from vitlens.benchmarks.toybox.training.clip import PICTURE
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host
@@ -50,25 +53,37 @@ class Described:
     chance: float
 
 
-def talking_host(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED, *, look: Look = "class_token") -> InstructBlipAdapter:
-    """The tiny InstructBLIP with all lenses of the Toybox model plugged in; `look` is what it sees of their streams."""
+def talking_host(
+    model: ViTLens,
+    folder: str | os.PathLike[str] = SHIPPED,
+    *,
+    look: Look = "class_token",
+    lenses: Lenses | None = None,
+    **plugging: Any,
+) -> InstructBlipAdapter:
+    """The tiny InstructBLIP with all lenses of the Toybox model plugged in; `look` is what it sees of their streams.
+
+    `lenses` come beside them, or in the place of those of their names; `plugging` are the adapter's other options.
+    """
     host, speaker, reader = load_host(folder, model)
-    lenses = {name: model for name in LABELS if name != "image" and model.supports(name)}
+    every: Lenses = {**{name: model for name in LABELS if name != "image" and model.supports(name)}, **(lenses or {})}
     return InstructBlipAdapter(
         host,
         tokenizer=speaker,
         qformer_tokenizer=reader,
         image_processor=image_processor(model),
-        lenses=lenses,
-        look=dict.fromkeys(lenses, look),
+        look=dict.fromkeys(every, look),
+        lenses=every,
+        **plugging,
     )
 
 
-def shipped_host() -> InstructBlipAdapter:
-    """The shipped host with the shipped lenses: `vitlens chat --model vitlens-toybox`."""
+def shipped_host(lenses: Lenses | None = None, **plugging: Any) -> InstructBlipAdapter:
+    """The shipped host with the shipped lenses, and others beside them: `vitlens chat --model vitlens-toybox`."""
     from vitlens.model import load
 
-    host = talking_host(load("vitlens-toybox"))
+    checks.known("vitlens-toybox: unknown option", plugging, [name for name in Plugging.__annotations__ if name != "lenses"])
+    host = talking_host(load("vitlens-toybox"), lenses=lenses, **plugging)
     host.defaults = {**host.defaults, **ANSWERING}
     return host
 

@@ -14,7 +14,9 @@ import numpy as np
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail, as_items, checked_sensors, observe
 from vitlens.benchmarks.toybox.sensors.workers import each
 from vitlens.benchmarks.toybox.world.captions import MATERIAL_PROMPTS, SHAPE_PROMPTS, TEMPLATES, describe
+from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, ToyObject, World
+from vitlens.benchmarks.toybox.world.shapes import SHAPES
 from vitlens.disk import atomic
 from vitlens.display.progress import track
 
@@ -25,6 +27,11 @@ LABELS = {name: "material" if name in ("tactile", "audio") else "shape" for name
 LINES = {"shape": (*TEMPLATES, *SHAPE_PROMPTS), "material": (*TEMPLATES, *MATERIAL_PROMPTS)}
 MICROVOLTS = 1e6
 """EEG is kept as float16 microvolts: volts would underflow."""
+
+
+def class_names(sensor: str) -> list[str]:
+    """What a sensor may have measured, in words: the names of all shapes, or of all materials."""
+    return [material.name for material in MATERIALS.values()] if LABELS.get(sensor) == "material" else list(SHAPES)
 
 
 class Drawn(Sequence[dict[str, np.ndarray]]):
