@@ -41,7 +41,9 @@ class Question:
 LensOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--lens", metavar="STREAM=MODEL", help="Where a stream's lens comes from: a zoo name, a folder or a weights file; repeated."
+        "--lens",
+        metavar="STREAM=MODEL",
+        help="Where a stream's lens comes from: a zoo name, a folder or a weights file; repeated.",
     ),
 ]
 
