@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points, files
+from importlib.util import find_spec
 from pathlib import Path
 
 MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg"}
@@ -29,6 +30,8 @@ def main() -> None:
     found = {point.name: point.load().name for point in entry_points(group="vitlens.modalities")}
     assert found == {name: name for name in MODALITIES}, f"modalities: {found}"
 
+    # Sound is heard without torchaudio, which is an extra.
+    assert find_spec("torchaudio") is None, "the wheel brought torchaudio, which no torch after 2.11 has"
     model = vitlens.load("vitlens-toybox", device="cpu")
     sizes = {name: tuple(model.encode({name: [model.modality(name).example()]})[name].shape) for name in MODALITIES}
     assert set(sizes.values()) == {(1, 128)}, f"the shipped model's embeddings: {sizes}"

@@ -7,6 +7,7 @@ folders are resolved.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository import FILES, imports
+from tests.repository import FILES, ROOT, imports
 
 # Room -> the rooms right below it; it may import them and whatever is below them.
 BELOW = {
@@ -202,3 +203,11 @@ def test_a_circle_is_found() -> None:
 def test_imports_in_functions_and_for_type_checkers_are_not_at_once() -> None:
     source = "if TYPE_CHECKING:\n    import av\nelse:\n    import mne\ndef f():\n    import pandas\nclass C:\n    import open3d\n"
     assert set(imported_at_once(ast.parse(source))) == {"mne", "open3d"}
+
+
+def test_the_map_of_the_house_shows_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = {name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name}
+    assert [name for name in sorted(paths) if not (ROOT / name).exists()] == []
+    rooms = {name.split(".")[1] for name in FILES if name.count(".") == 1 and name != "vitlens.__main__"}
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", text)] == []

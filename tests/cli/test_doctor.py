@@ -49,6 +49,11 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
     assert "skipped" not in found
 
 
+def test_a_package_that_is_required_and_in_an_extra_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy>=1", 'numpy>=1; extra == "toybox"'])
+    assert [check.name for check in doctor.check_packages()].count("numpy") == 1
+
+
 def test_a_library_that_does_not_import_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         if name == "torchvision":

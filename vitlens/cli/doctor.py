@@ -71,6 +71,7 @@ def check_packages() -> Iterator[Check]:
         yield Check("packages", "vitlens", "broken", "not installed, so that no modality is found", "pip install vitlens")
     for requirement in required:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            named.add(requirement.name)
             yield _requirement(requirement, "broken", f'pip install "{requirement.name}{requirement.specifier}"')
             continue
         extra = next((name for name in EXTRAS if requirement.marker.evaluate({"extra": name})), None)
