@@ -27,7 +27,7 @@ from vitlens.modality import Modality
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
-from vitlens.text_tower import build_text_tower
+from vitlens.towers import build_text_tower
 from vitlens.words import check_labels, unknown_words
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 from vitlens.zoo import Pretrained, find_pretrained

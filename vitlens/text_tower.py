@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.errors import OptionError
-from vitlens.towers import build_open_clip
-from vitlens.vit import ViTSpec
+from vitlens.vit_blocks import with_our_attention
 
 
 class TextTower(nn.Module):
@@ -64,17 +63,6 @@ class TextTower(nn.Module):
         return ends @ self.projection.to(ends.dtype)
 
 
-def build_text_tower(spec: ViTSpec) -> TextTower:
-    """The text tower of the open_clip architecture `spec` names.
-
-    Raises:
-        OptionError: the architecture is not open_clip's, or its text tower is not the plain CLIP one.
-    """
-    if spec.library != "open_clip":
-        raise OptionError(f"a text tower comes from open_clip, not from {spec.library}")
-    return from_open_clip_text(build_open_clip(spec))
-
-
 def from_open_clip_text(model: Any) -> TextTower:
     """View the text tower of an open_clip CLIP model; parameters are shared.
 
@@ -89,7 +77,7 @@ def from_open_clip_text(model: Any) -> TextTower:
     return TextTower(
         token_embedding=text.token_embedding,
         positions=text.positional_embedding,
-        blocks=text.transformer.resblocks,
+        blocks=nn.ModuleList(with_our_attention(block) for block in text.transformer.resblocks),
         norm_final=text.ln_final,
         projection=text.text_projection,
     )

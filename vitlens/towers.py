@@ -1,4 +1,4 @@
-"""Towers: building open_clip, timm and Hugging Face vision towers, and viewing them as a FrozenViT."""
+"""Towers: building ViTs and text towers by their spec, and viewing those of open_clip, timm and Hugging Face as a FrozenViT."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from vitlens.clip import clip_config, clip_text, clip_vit
 from vitlens.embed import PatchEmbed
 from vitlens.errors import MissingDependencyError, OptionError
+from vitlens.text_tower import TextTower, from_open_clip_text
 from vitlens.vit import FrozenViT, HostViT, ViT, ViTSpec
+from vitlens.vit_blocks import with_our_attention
 
 
 def build_vit(spec: ViTSpec) -> ViT:
@@ -39,7 +42,7 @@ def from_open_clip(visual: nn.Module) -> FrozenViT:
         raise OptionError(f"open_clip tower with pooling {tower.pool_type!r} or attentional pooling is not supported")
     width = tower.conv1.out_channels
     return FrozenViT(
-        blocks=tower.transformer.resblocks,
+        blocks=[with_our_attention(block) for block in tower.transformer.resblocks],
         width=width,
         head_width=width // tower.transformer.resblocks[0].attn.num_heads,
         patch_size=tower.conv1.kernel_size[0],
@@ -131,22 +134,29 @@ def from_huggingface(model: nn.Module) -> FrozenViT:
 
 
 def _build_open_clip(spec: ViTSpec) -> FrozenViT:
-    return from_open_clip(build_open_clip(spec).visual)
+    return clip_vit(clip_config(spec)) or from_open_clip(build_open_clip(spec).visual)
+
+
+def build_text_tower(spec: ViTSpec) -> TextTower:
+    """The text tower of the open_clip architecture `spec` names.
+
+    Raises:
+        OptionError: the architecture is not open_clip's, or its text tower is not the plain CLIP one.
+    """
+    if spec.library != "open_clip":
+        raise OptionError(f"a text tower comes from open_clip, not from {spec.library}")
+    return clip_text(clip_config(spec)) or from_open_clip_text(build_open_clip(spec))
 
 
 def build_open_clip(spec: ViTSpec) -> Any:
-    """The whole open_clip model (vision and text tower) `spec` names, without pretrained weights.
+    """The whole open_clip model (vision and text tower) `spec` names, by open_clip itself, without pretrained weights.
 
     Raises:
         OptionError: unknown architecture.
     """
-    import open_clip
     from open_clip.model import CLIP, CustomTextCLIP
 
-    config = spec.config or open_clip.get_model_config(spec.name)
-    if config is None:
-        raise OptionError(f"open_clip knows no architecture {spec.name!r}; see open_clip.list_models()")
-    config = dict(config)
+    config = clip_config(spec)
     kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
     return kind(**config)
 

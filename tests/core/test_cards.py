@@ -12,8 +12,7 @@ from vitlens.cards import FOLDER, ModelCard, all_cards, read_cards
 from vitlens.errors import OptionError
 from vitlens.modality import list_modalities
 from vitlens.spec import ModelSpec
-from vitlens.text_tower import build_text_tower
-from vitlens.towers import build_vit
+from vitlens.towers import build_text_tower, build_vit
 from vitlens.vit import ViTSpec
 
 CARDS = list(all_cards().values())

@@ -1,0 +1,160 @@
+"""CLIP's image and text towers, built from the numbers of open_clip's configurations without open_clip itself.
+
+    {"embed_dim": 768, "vision_cfg": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14},
+     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 768, "heads": 12, "layers": 12}}
+
+A configuration that asks for more than the plain towers have (attentional pooling, a timm trunk ...) is left to open_clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitlens.embed import PatchEmbed
+from vitlens.errors import OptionError
+from vitlens.text_tower import TextTower
+from vitlens.vit import FrozenViT, ViTSpec
+from vitlens.vit_blocks import Block, LayerNorm
+
+Config = Mapping[str, Any]
+
+BOTH: Config = {
+    "layers": 12,
+    "mlp_ratio": 4.0,
+    "ls_init_value": None,
+    "act_kwargs": None,
+    "norm_kwargs": None,
+    "output_tokens": False,
+}
+VISION: Config = {
+    **BOTH,
+    "width": 768,
+    "head_width": 64,
+    "patch_size": 16,
+    "image_size": 224,
+    "no_ln_pre": False,
+    "final_ln_after_pool": False,
+    "pool_type": "tok",
+    "patch_dropout": 0.0,
+}
+TEXT: Config = {**BOTH, "width": 512, "heads": 8, "context_length": 77, "vocab_size": 49408, "pool_type": "argmax"}
+"""open_clip's defaults for what our towers have."""
+ELSEWHERE = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id", "eos_id")
+"""Fields of a text tower that concern its tokenizer, or another pooling."""
+WHOLE = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias"}
+"""Fields of a whole CLIP."""
+OFF = {"pos_embed_type": "learnable", "proj_type": "linear", "block_type": (None, "default")}
+"""What fields that our towers do not have must say; the others must be off."""
+
+
+def clip_config(spec: ViTSpec) -> dict[str, Any]:
+    """The configuration of an open_clip architecture: the spec's own, else the one that open_clip ships.
+
+    Raises:
+        OptionError: unknown architecture.
+    """
+    config = spec.config or _shipped(spec.name)
+    if config is None:
+        raise OptionError(f"open_clip knows no architecture {spec.name!r}; see open_clip.list_models()")
+    return dict(config)
+
+
+@cache
+def _shipped(name: str) -> dict[str, Any] | None:
+    found = find_spec("open_clip")  # does not import it, which takes seconds
+    for folder in found.submodule_search_locations or () if found else ():
+        file = Path(folder) / "model_configs" / f"{name}.json"
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+    import open_clip
+
+    return open_clip.get_model_config(name)
+
+
+def clip_vit(config: Config) -> FrozenViT | None:
+    """The image tower with new weights; None where it is none of the plain ones."""
+    numbers = _plain(config, "vision_cfg", VISION)
+    if numbers is None or not isinstance(numbers["layers"], int) or numbers["pool_type"] not in ("tok", "avg"):
+        return None
+    width, patch, image = numbers["width"], _side(numbers["patch_size"]), _side(numbers["image_size"])
+    if patch is None or image is None:
+        return None
+    norms = [LayerNorm(width, **(numbers["norm_kwargs"] or {})) for _ in range(2)]
+    std = width**-0.5
+    return FrozenViT(
+        blocks=_blocks(numbers, heads=width // numbers["head_width"], quick_gelu=config.get("quick_gelu", False)),
+        width=width,
+        head_width=numbers["head_width"],
+        patch_size=patch,
+        image_size=image,
+        class_token=std * torch.randn(width),
+        positions=std * torch.randn((image // patch) ** 2 + 1, width),
+        norm_pre=None if numbers["no_ln_pre"] else norms[0],
+        norm_post=norms[1],
+        norm_after_pool=numbers["final_ln_after_pool"],
+        pool="token" if numbers["pool_type"] == "tok" else "average",
+        proj=std * torch.randn(width, config["embed_dim"]),
+        patch=PatchEmbed(channels=3, width=width, patch=patch),
+    )
+
+
+def clip_text(config: Config) -> TextTower | None:
+    """The text tower with new weights, as CLIP draws them; None where it is none of the plain ones."""
+    numbers = _plain(config, "text_cfg", TEXT)
+    if numbers is None or numbers["pool_type"] != "argmax":
+        return None
+    width = numbers["width"]
+    blocks = _blocks(numbers, heads=numbers["heads"], quick_gelu=config.get("quick_gelu", False))
+    residual = width**-0.5 * (2 * len(blocks)) ** -0.5
+    for block in blocks:
+        nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+        nn.init.normal_(block.attn.out_proj.weight, std=residual)
+        nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(block.mlp.c_proj.weight, std=residual)
+    words = nn.Embedding(numbers["vocab_size"], width)
+    nn.init.normal_(words.weight, std=0.02)
+    return TextTower(
+        token_embedding=words,
+        positions=0.01 * torch.randn(numbers["context_length"], width),
+        blocks=nn.ModuleList(blocks),
+        norm_final=LayerNorm(width, **(numbers["norm_kwargs"] or {})),
+        projection=width**-0.5 * torch.randn(width, config["embed_dim"]),
+    )
+
+
+def _blocks(numbers: Config, *, heads: int, quick_gelu: bool) -> list[Any]:
+    width = numbers["width"]
+    options = {
+        "mlp_width": int(width * numbers["mlp_ratio"]),
+        "quick_gelu": quick_gelu,
+        "layer_scale": numbers["ls_init_value"],
+        **(numbers["norm_kwargs"] or {}),
+    }
+    return [Block(width=width, heads=heads, **options) for _ in range(numbers["layers"])]
+
+
+def _plain(config: Config, part: str, known: Config) -> dict[str, Any] | None:
+    """All numbers of a tower, if it has nothing that ours do not have."""
+    given = config.get(part)
+    if not isinstance(given, Mapping) or not set(config) <= WHOLE:
+        return None
+    given = {key: value for key, value in given.items() if key not in ELSEWHERE}
+    numbers = {**known, **{key: value for key, value in given.items() if key in known}}
+    others = {key: value for key, value in given.items() if key not in known}
+    strange = [key for key, value in others.items() if value not in OFF.get(key, (False, None))]
+    odd_norm = set(numbers["norm_kwargs"] or {}) - {"eps"}
+    return None if strange or odd_norm or numbers["act_kwargs"] else numbers
+
+
+def _side(size: Any) -> int | None:
+    """The side of a square, given as one number or as two equal ones; None where it is none."""
+    sides = set(size) if isinstance(size, list | tuple) else {size}
+    return int(sides.pop()) if len(sides) == 1 else None
