@@ -11,6 +11,7 @@ from torch import nn
 
 from vitlens import zoo
 from vitlens.cards import ModelCard, Weights
+from vitlens.clip import clip_config
 from vitlens.embed import ModEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
@@ -18,7 +19,7 @@ from vitlens.lens_config import lens_config_from_dict
 from vitlens.model import ViTLens, load
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
-from vitlens.towers import build_open_clip, build_vit
+from vitlens.towers import build_vit
 from vitlens.train.recipe import Recipe
 from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec
 
@@ -67,8 +68,7 @@ def _open_clip_card(name: str) -> ModelCard:
     if len(parts) != 3:
         raise OptionError(f"anchors.model {name!r}: write it as open_clip/ARCHITECTURE/TAG, such as open_clip/ViT-B-16/openai")
     vit = ViTSpec(parts[1])
-    with torch.device("meta"):
-        width = build_open_clip(vit).text_projection.shape[1]
+    width = clip_config(vit)["embed_dim"]
     spec = ModelSpec(name=name, space=EmbeddingSpace(name, width), encoders=(EncoderSpec(IMAGE, vit),), text=vit)
     weights = Weights("open_clip", (IMAGE, "text"), parts[2], layout="open_clip")
     return ModelCard(spec=spec, summary="", weights=(weights,), source=name)
