@@ -25,6 +25,7 @@ from vitlens.space import EmbeddingSpace
 from vitlens.store.engine import PRECISIONS, Engine, Progress
 from vitlens.store.files import Column, Content, check_output, write_embeddings
 from vitlens.store.items import Failure, Inputs, Item
+from vitlens.store.parts import Parts
 from vitlens.store.store import Embedded, EmbeddingStore, Listed
 from vitlens.store.work_folder import WorkFolder
 
@@ -193,7 +194,7 @@ class _Run:
     def known(self) -> dict[str, Embedded]:
         """What is in the folder, of modalities that were begun."""
         abouts = self.work.known().get("embeddings", {})
-        return {m: found.within(self.store.parts(abouts[m])) for m, found in self.lists.items() if m in abouts}
+        return {m: found.within(Parts(self.work.path, abouts[m])) for m, found in self.lists.items() if m in abouts}
 
     def done(self) -> int:
         """Items that need not be looked at any more."""

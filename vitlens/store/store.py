@@ -125,13 +125,10 @@ class EmbeddingStore:
                     digests[index] = np.frombuffer(contents.digest(*source(index), modality), np.uint8)
                 except InputError as error:
                     errors[index] = error
-                if progress and index % _OFTEN == _OFTEN - 1:
-                    progress(f"looking at {modality.name}", index + 1, len(items))
+                done = index + 1
+                if progress and len(items) >= _OFTEN and (done % _OFTEN == 0 or done == len(items)):
+                    progress(f"looking at {modality.name}", done, len(items))
         return Listed(items, options, source, digests, errors)
-
-    def parts(self, about: Mapping[str, Any]) -> Parts:
-        """All embeddings that are `about` the same: weights, preprocessing, precision."""
-        return Parts(self.folder, about)
 
     def embed(
         self,
@@ -167,10 +164,13 @@ class EmbeddingStore:
                 todo = _share(group, found.digests, engine.batch_size, among)
                 if todo and not (errors and on_error == "raise"):
                     errors |= self._compute(engine, modality, parts, found, todo, on_error, progress)
-            new = {found.digests[index].tobytes(): error for index, error in errors.items() if index not in found.errors}
-            errors = _agreed(found.same_as(new) | errors, on_error)
+            barrier()
             parts.reload()
-        return Embedded(parts, parts.rows(found.digests), errors)
+            new = {key: error for index, error in errors.items() if (key := found.digests[index].tobytes()) in parts.bad}
+            errors = _agreed(found.same_as(new) | errors, on_error)
+        rows = parts.rows(found.digests)
+        rows[list(errors)] = -1
+        return Embedded(parts, rows, errors)
 
     def _compute(
         self,

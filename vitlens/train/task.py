@@ -98,8 +98,9 @@ class Task(ABC, Generic[Model]):
         """What a resumed run must find again."""
         return self.options.identity()
 
-    def collate(self, loaded: Sequence[Example | InputError]) -> TrainingBatch:
-        """Examples stacked to a batch."""
+    @staticmethod
+    def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
+        """Examples stacked to a batch; a function of the class, because it goes to the processes that read items."""
         return collate(loaded)
 
     def targets(self, batch: TrainingBatch) -> Mapping[str, Tensor]:

@@ -95,14 +95,15 @@ class HostTask(PictureTask[Any]):
         tensors = {name: torch.tensor(value) for name, value in inputs.items()}
         return {"seen": seen, "shown": shown, **tensors}, {"words": torch.tensor(len(line) - asked)}
 
-    def collate(self, loaded: Sequence[Example | InputError]) -> TrainingBatch:
+    @staticmethod
+    def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
         """Questions and lines are padded to the longest of the batch."""
         items = [item for item in loaded if isinstance(item, Example)]
         for name in ("question", "line"):
             padded = pad_sequence([item.inputs[name] for item in items], batch_first=True)
             for item, ids in zip(items, padded, strict=True):
                 item.inputs[name] = ids
-        return super().collate(items)
+        return PictureTask.collate(items)
 
     def result(self) -> tuple[Any, Any, Any]:
         """Host and tokenizers."""
