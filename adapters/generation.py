@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitlens.checks import whole
 from vitlens.errors import HostError, OptionError
 
 
@@ -39,9 +40,7 @@ def check_generation_options(given: Mapping[str, Any]) -> None:
         close = get_close_matches(unknown[0], known, 3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise OptionError(f"unknown generation option {', '.join(map(repr, unknown))}{hint}")
-    tokens = given.get("max_new_tokens", 1)
-    if not isinstance(tokens, int) or tokens < 1:
-        raise OptionError(f"max_new_tokens must be 1 or more, found {tokens!r}")
+    whole("max_new_tokens", given.get("max_new_tokens", 1), least=1)
 
 
 def own_repetition_penalty(options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,28 @@ from torch import nn
 from vitlens.adapters.running import memory
 from vitlens.devices import chosen_device
 from vitlens.errors import HostError, MissingDependencyError, ModelError, VitlensError
-from vitlens.hub import hub_reachable
+from vitlens.hub import hub_reachable, refusal
 
 MLLM = "pip install 'vitlens[mllm]'"
 
 
 @contextmanager
-def reading(what: str, advice: str) -> Iterator[None]:
-    """Turn what transformers and diffusers raise about files into a ModelError: absent, cut off, or of another shape."""
+def reading(what: str, advice: str, repo: str = "") -> Iterator[None]:
+    """Turn what transformers and diffusers raise about files into a ModelError: absent, cut off, or of another shape.
+
+    What the Hub answered about the repository `repo` is told as such: gated, not there, without a file.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
     from safetensors import SafetensorError
 
     try:
         yield
     except (torch.OutOfMemoryError, VitlensError):
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, EntryNotFoundError) as error:
+        answer = refusal(error, repo) if repo else None
+        if answer is not None:
+            raise ModelError(f"{what} cannot be loaded: {answer}") from error
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{what} cannot be loaded ({reason}); {advice}") from error
 
@@ -41,20 +48,18 @@ class HostFiles:
 
     name: str
     model_type: str
-    """Of transformers' configuration: "instructblip", "llava" ..."""
+    """Of transformers' configuration: "instructblip", "llava" ...; empty for what has none."""
     local: bool
     """Only this machine is asked: a folder, no network, or HF_HUB_OFFLINE."""
     revision: str | None = None
 
     @classmethod
-    def at(cls, name: str, model_type: str, revision: str | None = None) -> HostFiles:
-        """Of a folder or a repository, which is asked over the network only if it answers."""
-        from huggingface_hub import constants
-
+    def at(cls, name: str, model_type: str = "", revision: str | None = None, *, local: bool | None = None) -> HostFiles:
+        """Of a folder or a repository, which is asked over the network only if it answers; `local` says so where it is known."""
         folder = Path(name).expanduser()
         if folder.is_dir():
             return cls(str(folder), model_type, True, revision)
-        return cls(name, model_type, constants.HF_HUB_OFFLINE or not hub_reachable(), revision)
+        return cls(name, model_type, offline() if local is None else local, revision)
 
     @property
     def where(self) -> dict[str, Any]:
@@ -62,23 +67,33 @@ class HostFiles:
         return {"local_files_only": self.local, "revision": self.revision or "main"}
 
     def load(self, cls: Any, **options: Any) -> Any:
-        """`cls.from_pretrained` of these files.
+        """`cls.from_pretrained` of these files, a class of transformers or diffusers.
 
         Raises:
             ModelError: files that are neither on this machine nor to be had, or that cannot be read.
         """
-        with reading(f"{self.name}: {cls.__name__}", self.advice):
+        with self.reading(cls.__name__):
             return cls.from_pretrained(self.name, **self.where, **options)
+
+    def reading(self, what: str) -> AbstractContextManager[None]:
+        """Around what reads these files some other way; raises as `load`."""
+        return reading(f"{self.name}: {what}", self.advice, "" if Path(self.name).is_dir() else self.name)
 
     @property
     def advice(self) -> str:
+        """What to do where the files cannot be had, or are not what they should be."""
         if Path(self.name).is_dir():
             return "the folder must hold what save_pretrained of the model and of its processor writes"
-        return (
-            "download the repository where there is network (huggingface-cli download) and give its folder"
-            if self.local
-            else "is it a repository of the Hub, and may you read it?"
-        )
+        if self.local:
+            return f"download the repository where there is network (hf download {self.name}) and give its folder"
+        return "the repository must hold what save_pretrained of the model and of its processor writes"
+
+
+def offline() -> bool:
+    """Whether nothing may be asked of the network (HF_HUB_OFFLINE), or it does not answer."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE) or not hub_reachable()
 
 
 def import_diffusers(what: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitlens.errors import HostError
 
 Piece = TypeVar("Piece")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
 @contextmanager
@@ -39,15 +39,15 @@ def memory(what: str, advice: str) -> Iterator[None]:
 
 
 def in_background(
-    generate: Callable[[Any], Result], pieces: Iterable[Piece], *, end: Callable[[], None]
-) -> Generator[Piece, None, Result]:
+    generate: Callable[[Any], Returned], pieces: Iterable[Piece], *, end: Callable[[], None]
+) -> Generator[Piece, None, Returned]:
     """The `pieces` that `generate` makes in a thread, as they come; returns what it returned, raises what it raised.
 
     `generate` is given a stopping criterion of transformers: it holds once nobody takes pieces any more. `end` is called when
     it is through, however that came about, and must end `pieces`.
     """
     gone = threading.Event()
-    results: list[Result] = []
+    results: list[Returned] = []
     failures: list[Exception] = []
 
     def left(ids: Tensor, scores: Any, **_: Any) -> Tensor:

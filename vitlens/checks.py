@@ -29,7 +29,8 @@ def number(what: str, value: Any, *, least: float | None = None, most: float | N
     """`value`, once it is a finite number within bounds: `least` and `most` included, `above` not."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not _within(value, least, most) or (above is not None and value <= above):
-        bounds = f" above {above:g}" if above is not None and most is None else _bounds(least, most)
+        upper = "" if most is None else f" and at most {most:g}"
+        bounds = _bounds(least, most) if above is None else f" above {above:g}{upper}"
         raise OptionError(f"{what} must be a number{bounds}, found {value!r}")
     return float(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -57,3 +58,42 @@ def hub_reachable(seconds: float = 4.0) -> bool:
     thread.start()
     thread.join(seconds)
     return bool(answers and answers[0])
+
+
+def refusal(error: BaseException, repo: str) -> str | None:
+    """Why the Hub did not give what was asked of `repo`, and what to do; None where the error is about something else.
+
+    The error may be any library's: the Hub's own answer is looked for among its causes.
+    """
+    from huggingface_hub import constants, errors
+
+    answers = [cause for cause in _causes(error) if isinstance(cause, errors.HfHubHTTPError)]
+    if not answers:
+        return None
+    answer = answers[0]
+    status = answer.response.status_code
+    if isinstance(answer, errors.GatedRepoError):
+        page = f"{constants.ENDPOINT}/{repo}"
+        return f"the repository {repo} is gated: accept its terms on {page}, and log in with that account (hf auth login)"
+    if isinstance(answer, errors.DisabledRepoError):
+        return f"the repository {repo} has been disabled on the Hub"
+    if isinstance(answer, errors.RevisionNotFoundError):
+        return f"the repository {repo} has no such revision"
+    if isinstance(answer, errors.RemoteEntryNotFoundError):
+        return f"the repository {repo} lacks a file that is needed"
+    if status == 401 and "Invalid credentials" in (answer.server_message or ""):
+        return "the Hub does not accept the token that is stored here: log in again (hf auth login), or out (hf auth logout)"
+    if isinstance(answer, errors.RepositoryNotFoundError) or status in (401, 404):
+        return f"the Hub has no repository {repo}, or it is private: check its name, or log in (hf auth login)"
+    if status == 403:
+        return f"the Hub does not let you read {repo}: log in with an account that may (hf auth login)"
+    return f"the Hub answered with status {status} when {repo} was asked for: try again later"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, and what was being handled when it came up."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

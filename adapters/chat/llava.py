@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.adapters.chat.host import ChatHost, Inputs, Plugging, ReadOptions, naming
-from vitlens.adapters.chat.llava_prompt import ChatFormat, Turn, check_chat_format, conversation, place_streams
+from vitlens.adapters.chat.llava_prompt import ChatFormat, Exchange, check_chat_format, conversation, place_streams
 from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.errors import HostError
 
@@ -116,7 +116,7 @@ class LlavaAdapter(ChatHost):
         inputs: Inputs,
         read_options: ReadOptions | None,
         *,
-        history: Sequence[Turn] = (),
+        history: Sequence[Exchange] = (),
         **_: Any,
     ) -> list[Tensor]:
         """Per sample: the conversation as embeddings [n, H], the streams in their places."""

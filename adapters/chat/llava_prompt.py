@@ -10,7 +10,7 @@ from vitlens.checks import one_of
 from vitlens.errors import HostError, OptionError
 
 ChatFormat = Literal["auto", "llava-1.5", "none"]
-Turn = tuple[str, str]
+Exchange = tuple[str, str]
 """A question and its answer."""
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens.checkpoint import save_tensors
+from vitlens.checks import number, one_of
 from vitlens.disk import atomic
 from vitlens.errors import CheckpointError, InputError, OptionError, SpaceError
 from vitlens.space import EmbeddingSpace
@@ -151,10 +152,8 @@ def fit_bridge(
         OptionError: too few pairs, unequal numbers, values that are not finite, rows of zeros, options out of range.
     """
     x, y, source, target = _checked(pairs, source, target)
-    if not 0 < held_out <= 0.4:
-        raise OptionError(f"held_out must be above 0 and at most 0.4, found {held_out}")
-    if method not in ("ridge", "orthogonal"):
-        raise OptionError(f"method must be 'ridge' or 'orthogonal', found {method!r}")
+    number("held_out", held_out, above=0, most=0.4)
+    one_of("method", method, ("ridge", "orthogonal"))
     if method == "ridge" and not (len(regularisers) and all(math.isfinite(r) and r > 0 for r in regularisers)):
         raise OptionError(f"regularisers must be positive numbers, found {list(regularisers)}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))

@@ -31,6 +31,10 @@ class DecoderCard:
     """Class in diffusers."""
     repo: str = ""
     """On the Hub; empty for a pipeline that is always given."""
+    mirrors: tuple[str, ...] = ()
+    """Repositories with the same files, tried in order where the first does not give them."""
+    source: str = ""
+    """Public code that loads this repository, as it was read here."""
     space: EmbeddingSpace | None = None
     """The space of the embeddings it takes; None: it takes none."""
     embedding: Literal["unclip", "kandinsky", "ip_adapter"] | None = None

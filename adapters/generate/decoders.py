@@ -187,7 +187,7 @@ class Decoder:
         return name in accepted or "generator" not in accepted  # a wrapper that passes everything on
 
     def generate(self, condition: Condition, *, seed: int = 0, progress: bool | None = None, **options: Any) -> Any:
-        """A PIL picture, an `Audio`, a `Video` or a `Mesh` from `condition`; the same seed gives the same one.
+        """A PIL picture, a `Waveform`, a `VideoClip` or a `TriangleMesh` from `condition`; the same seed gives the same one.
 
         `options` are those of `Decoder.options`; `progress` shows or hides the pipeline's own bar.
 

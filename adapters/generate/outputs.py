@@ -20,7 +20,7 @@ from vitlens.sources import suffix_of
 
 
 @dataclass(frozen=True)
-class Audio:
+class Waveform:
     """A sound: `samples` float32 [n] or [n, channels] in -1..1, `rate` in hertz."""
 
     samples: np.ndarray
@@ -33,7 +33,7 @@ class Audio:
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoClip:
     """A video: RGB pictures of one size, `fps` of them a second."""
 
     frames: list[PIL.Image.Image]
@@ -41,7 +41,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class TriangleMesh:
     """A mesh: `vertices` float32 [n, 3], `faces` int64 [m, 3], `colors` uint8 [n, 3] or None."""
 
     vertices: np.ndarray
@@ -106,12 +106,12 @@ class AudioMedium(Medium):
         """The sampling rate."""
         return "" if rate else "no sampling rate, of the pipeline or on the card; set rate= on the card"
 
-    def of(self, made: Any, *, rate: int, fps: float) -> Audio:
+    def of(self, made: Any, *, rate: int, fps: float) -> Waveform:
         """The first sound; pipelines put channels first."""
         samples = np.asarray(made.audios[0], dtype=np.float32)
-        return Audio(samples.T if samples.ndim == 2 else samples, rate)
+        return Waveform(samples.T if samples.ndim == 2 else samples, rate)
 
-    def write(self, value: Audio, path: Path, suffix: str) -> None:
+    def write(self, value: Waveform, path: Path, suffix: str) -> None:
         """16 bit; what is too loud is clipped."""
         import soundfile
 
@@ -128,11 +128,11 @@ class VideoMedium(Medium):
         """The frames a second."""
         return "" if fps else "its card does not say the frames a second; set fps= on it"
 
-    def of(self, made: Any, *, rate: int, fps: float) -> Video:
+    def of(self, made: Any, *, rate: int, fps: float) -> VideoClip:
         """The first video."""
-        return Video(list(made.frames[0]), float(fps))
+        return VideoClip(list(made.frames[0]), float(fps))
 
-    def write(self, value: Video, path: Path, suffix: str) -> None:
+    def write(self, value: VideoClip, path: Path, suffix: str) -> None:
         """H.264, or an animated GIF that goes on for ever."""
         if suffix == "gif":
             first, *others = value.frames
@@ -157,14 +157,14 @@ class MeshMedium(Medium):
     suffixes = ("ply", "glb")
     output_type = "mesh"
 
-    def of(self, made: Any, *, rate: int, fps: float) -> Mesh:
+    def of(self, made: Any, *, rate: int, fps: float) -> TriangleMesh:
         """The first mesh, with colours where it has any."""
         mesh = made.images[0]
         channels = [mesh.vertex_channels[name].detach().float().cpu() for name in "RGB"] if mesh.vertex_channels else []
         colors = (torch.stack(channels, dim=-1).clamp(0, 1) * 255).round().byte().numpy() if channels else None
-        return Mesh(mesh.verts.detach().float().cpu().numpy(), mesh.faces.detach().cpu().numpy(), colors)
+        return TriangleMesh(mesh.verts.detach().float().cpu().numpy(), mesh.faces.detach().cpu().numpy(), colors)
 
-    def write(self, value: Mesh, path: Path, suffix: str) -> None:
+    def write(self, value: TriangleMesh, path: Path, suffix: str) -> None:
         """As trimesh writes it."""
         import trimesh
 
@@ -183,7 +183,7 @@ MEDIA: dict[Kind, Medium] = {
 
 @dataclass(frozen=True)
 class Generated:
-    """One output, and how it came about: `value` is a str, a PIL picture, an `Audio`, a `Video` or a `Mesh`."""
+    """One output, and how it came about: `value` is a str, a PIL picture, a `Waveform`, a `VideoClip` or a `TriangleMesh`."""
 
     kind: Kind
     value: Any

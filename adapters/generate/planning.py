@@ -11,6 +11,7 @@ from vitlens.adapters.generate.bridges import LinearBridge
 from vitlens.adapters.generate.decoder_cards import KINDS, DecoderCard, Kind, decoder_cards
 from vitlens.adapters.generate.mixture import Mixture
 from vitlens.adapters.generate.outputs import check_path, kind_of
+from vitlens.checks import one_of
 from vitlens.errors import OptionError, SpaceError
 from vitlens.space import EmbeddingSpace
 
@@ -40,8 +41,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionError(f"output {self.kind!r}: known are {', '.join(KINDS)}, or a file name")
-        if self.bridge not in BRIDGES:
-            raise OptionError(f"bridge {self.bridge!r}: known are {', '.join(BRIDGES)}")
+        one_of("bridge", self.bridge, BRIDGES)
         twice = [name for name in ("steps", "guidance") if name in self.options]
         if twice:
             own = twice[0]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitlens.checks import whole
 from vitlens.errors import OptionError, SpaceError
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
@@ -83,8 +84,7 @@ class EmbeddingIndex:
             OptionError: k below 1.
             SpaceError: queries of another width.
         """
-        if not isinstance(k, int) or k < 1:
-            raise OptionError(f"k must be a whole number, 1 or more, found {k!r}")
+        whole("k", k, least=1)
         rows = torch.atleast_2d(torch.as_tensor(queries)).float().cpu()
         if rows.shape[1] != self.space.dim:
             raise SpaceError(f"queries of {rows.shape[1]} values, the index is in {self.space.name} ({self.space.dim})")
@@ -112,8 +112,7 @@ class TextBank(EmbeddingIndex):
         top: int = 1,
         batch_size: int = 256,
     ) -> None:
-        if not isinstance(top, int) or top < 1:
-            raise OptionError(f"top must be a whole number, 1 or more, found {top!r}")
+        whole("top", top, least=1)
         model.modality("text")
         vectors = model.class_vectors(texts, templates=templates, batch_size=batch_size)
         super().__init__(vectors, list(texts), model.space)

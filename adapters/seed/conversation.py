@@ -12,6 +12,7 @@ import PIL.Image
 from torch import Tensor
 
 from vitlens.adapters.seed.grammar import BEGIN, TOKENS, ImageVocabulary
+from vitlens.checks import known, number, whole
 from vitlens.errors import InputError, OptionError
 
 Part = str | Tensor
@@ -124,10 +125,9 @@ class Generation:
         lowest = {"max_new_tokens": 1, "temperature": 0, "top_k": 0, "num_beams": 1, "max_images": 1 if self.force_image else 0}
         for name, low in lowest.items():
             value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise OptionError(f"{name} must be {low} or more, found {value!r}")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p must be above 0 and at most 1, found {self.top_p!r}")
+            if value is not None:
+                number(name, value, least=low) if name == "temperature" else whole(name, value, least=low)
+        number("top_p", self.top_p, above=0, most=1)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Generation:
@@ -136,10 +136,7 @@ class Generation:
         Raises:
             OptionError: an option that there is not, or a value that is not allowed.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise OptionError(f"unknown option {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+        known("unknown option", options, [field.name for field in fields(cls)])
         return cls(**options)
 
     def check_room(self, image: int) -> None:

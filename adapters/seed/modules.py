@@ -41,7 +41,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, mlp: int, *, key_bias: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads, key_bias=key_bias)
+        self.attn = SeedAttention(width, heads, key_bias=key_bias)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, mlp), "fc2": nn.Linear(mlp, width)})
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
-class Attention(nn.Module):
+class SeedAttention(nn.Module):
     """Self attention with one projection for query, key and value.
 
     Without `key_bias` the biases of query and value stand alone, as EVA keeps them.

@@ -23,6 +23,7 @@ from vitlens.adapters.seed.modules import Block, EvaViT, QFormer
 from vitlens.adapters.seed.weights import heads_of, sizes_of, with_vit, without
 from vitlens.adapters.splice import HostTower, LensTokens
 from vitlens.checkpoint import fill_model, read_state_dict
+from vitlens.checks import one_of
 from vitlens.embed import PatchEmbed
 from vitlens.errors import HostError, InputError, OptionError
 from vitlens.hub import hub_file
@@ -32,7 +33,7 @@ from vitlens.space import EmbeddingSpace
 from vitlens.vit import FrozenViT
 
 Head = Literal["image_down", "reverse_qformer"]
-Fuse = Literal["qformer", "vit"]
+SeedFuse = Literal["qformer", "vit"]
 
 SPACE = "open_clip/ViT-H-14/laion2b_s32b_b79k"
 """The space `decode` was trained to reach: image embeddings of laion's CLIP ViT-H-14, not normalised."""
@@ -74,8 +75,7 @@ class SeedQuantizer(nn.Module):
         text_positions: int = 512,
     ) -> None:
         super().__init__()
-        if head not in get_args(Head):
-            raise OptionError(f"SEED tokenizer: unknown head {head!r}; known: {', '.join(get_args(Head))}")
+        one_of("SEED tokenizer: head", head, get_args(Head))
         for what, width, count in (("ViT", vit_width, vit_heads), ("Q-Former", hidden, heads), ("decoder", hidden, decode_heads)):
             if count < 1 or width % count:
                 raise OptionError(f"SEED tokenizer: the {what}'s width {width} is not divisible by {count} heads")
@@ -266,7 +266,7 @@ class SeedQuantizer(nn.Module):
         self,
         streams: Mapping[str, Tensor | LensTokens],
         *,
-        fuse: Fuse = "qformer",
+        fuse: SeedFuse = "qformer",
         positions: Literal["strict", "interpolate"] = "strict",
     ) -> Tensor:
         """Lens tokens [b, m, D] of one or several sensors that see the same thing -> codes [b, 32].
@@ -278,8 +278,7 @@ class SeedQuantizer(nn.Module):
             HostError: no streams, batches of different sizes, tokens that the ViT cannot take.
             OptionError: an unknown `fuse`.
         """
-        if fuse not in get_args(Fuse):
-            raise OptionError(f"SEED tokenizer: fuse must be one of {', '.join(get_args(Fuse))}, found {fuse!r}")
+        one_of("SEED tokenizer: fuse", fuse, get_args(SeedFuse))
         tokens = {name: x if isinstance(x, LensTokens) else LensTokens(x) for name, x in streams.items()}
         sizes = {name: len(t.x) for name, t in tokens.items()}
         if len(set(sizes.values())) != 1:

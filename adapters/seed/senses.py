@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitlens.adapters.lenses import Lenses, check_streams, plugged_in
 from vitlens.adapters.running import evaluating, memory
-from vitlens.adapters.seed.quantizer import Fuse, SeedQuantizer
+from vitlens.adapters.seed.quantizer import SeedFuse, SeedQuantizer
 from vitlens.adapters.splice import LensTokens, Positions
 from vitlens.checks import one_of
 from vitlens.errors import InputError, OptionError
@@ -40,12 +40,12 @@ class Senses:
         quantizer: SeedQuantizer,
         lenses: Lenses | None = None,
         *,
-        fuse: Fuse = "qformer",
+        fuse: SeedFuse = "qformer",
         positions: Positions = "strict",
         allow_other_vit: bool = False,
         video_frames: int = 4,
     ) -> None:
-        one_of("fuse", fuse, get_args(Fuse))
+        one_of("fuse", fuse, get_args(SeedFuse))
         self.quantizer = quantizer
         self.fuse = fuse
         self.tower = quantizer.tower(positions=positions)

@@ -24,7 +24,7 @@ from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.generate.mixture import Mixture
-from vitlens.adapters.generate.outputs import Audio, Mesh
+from vitlens.adapters.generate.outputs import TriangleMesh, Waveform
 from vitlens.adapters.generate.retrieval import EmbeddingIndex, TextBank
 from vitlens.benchmarks.toybox import World, as_items, observe
 from vitlens.errors import HostError, InputError, ModalityError, OptionError, SpaceError
@@ -251,7 +251,7 @@ def test_inputs_are_described_for_decoders_that_take_texts() -> None:
     inputs = {"image": ["never read", "nor this"], "text": "a storm"}
     shape, sound = imagine.generate(inputs, ["3d", Request("audio", prompt="far away")], weights={"text": 5, "image": [1, 2]})
     assert shape.prompt == "a storm, the image number 1, the image number 0" and shape.bridge == "text"
-    assert isinstance(shape.value, Mesh) and isinstance(sound.value, Audio) and sound.value.rate == 16000
+    assert isinstance(shape.value, TriangleMesh) and isinstance(sound.value, Waveform) and sound.value.rate == 16000
     assert sound.prompt == f"{shape.prompt}, far away" and sound.embedding is None
     (words,) = imagine.generate(inputs, ["text"])
     assert words.value == "the image number 0, the image number 1, a storm" and words.decoder is None

@@ -22,7 +22,7 @@ from vitlens.adapters.generate.clip_reference import ClipReference
 from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card, decoder_cards, register_decoder
 from vitlens.adapters.generate.decoders import Decoder, load_decoder
-from vitlens.adapters.generate.outputs import Audio, Generated, Mesh, Video, check_path, kind_of
+from vitlens.adapters.generate.outputs import Generated, TriangleMesh, VideoClip, Waveform, check_path, kind_of
 from vitlens.errors import HostError, ModelError, OptionError
 from vitlens.modalities.image import Image
 from vitlens.space import EmbeddingSpace
@@ -350,11 +350,11 @@ def test_files_read_back(tmp_path: Path) -> None:
     wave = np.sin(np.arange(8000) / 10).astype(np.float32)
     for samples in (wave, np.stack([wave, 2 * wave], axis=1)):  # too loud is clipped, not wrapped
         for suffix in ("wav", "flac"):
-            read, rate = soundfile.read(Generated("audio", Audio(samples, 16000), "text").save(tmp_path / f"a.{suffix}"))
+            read, rate = soundfile.read(Generated("audio", Waveform(samples, 16000), "text").save(tmp_path / f"a.{suffix}"))
             assert rate == 16000 and np.abs(read - samples.clip(-1, 1)).max() < 1e-3
 
     frames = [PIL.Image.new("RGB", (33, 17), (50 * i, 0, 0)) for i in range(5)]
-    video = Generated("video", Video(frames, 8.0), "text")
+    video = Generated("video", VideoClip(frames, 8.0), "text")
     with av.open(str(video.save(tmp_path / "a.mp4"))) as container:
         read = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert float(container.streams.video[0].average_rate or 0) == 8
@@ -363,7 +363,7 @@ def test_files_read_back(tmp_path: Path) -> None:
     with PIL.Image.open(video.save(tmp_path / "a.gif")) as read_gif:
         assert read_gif.n_frames == 5 and read_gif.info["duration"] == pytest.approx(125, abs=5)
 
-    triangle = Mesh(
+    triangle = TriangleMesh(
         np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     )
     for suffix in ("ply", "glb"):
