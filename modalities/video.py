@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vitlens.modalities.containers import missing_bytes
 from vitlens.modalities.image import is_animation, landscape, rgb_text
 from vitlens.modalities.picture_files import pixels_of_array, read_pixels
 from vitlens.modalities.pixels import Crop, PillowModality, check_whole
-from vitlens.modalities.video_files import decode, missing_bytes, spread, stack
+from vitlens.modalities.video_files import decode, spread, stack
 from vitlens.modality import Sample, register_modality
 from vitlens.sources import Source
 
