@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import chain
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from vitlens.sources import GIB, Source, utf8_path
+from vitlens.isolation import isolated
+from vitlens.modalities.containers import ASF, BOXES, SOUNDING, kinds, missing_bytes, opened
+from vitlens.sources import Source, utf8_path
 
 ACCEPTED = (
-    "a wav, flac, ogg, opus, mp3, aiff, au, caf or w64 file (path, binary file object or bytes), or an array [samples] or "
+    "a wav, flac, ogg, opus, mp3, aiff, au, caf, w64, m4a, aac, wma, amr or mka file or the sound of a video (path, binary file "
+    "object or bytes), or an array [samples] or "
     "[channels, samples] with rate= in hertz, float in -1..1 or int16/int32/uint8 PCM"
 )
-MAX_CHANNELS, MAX_HOURS, MAX_VALUES = 64, 12, GIB
+MAX_CHANNELS, MAX_HOURS = 64, 12
+BLOCK = 1 << 20
+"""Samples that are decoded, and kept, at a time."""
 LOUDEST = 8.0
 """Float samples beyond this are integers that were never scaled; a hot float mix stays well below."""
 ENDLESS = 0x7FFFF000
@@ -44,15 +52,20 @@ def from_array(array: np.ndarray, rate: int, source: Source) -> np.ndarray:
         return (array.astype(np.float32) - 128) / 128
     if array.dtype not in (np.int8, np.int16, np.int32):
         raise source.refuse(f"{array.dtype} samples, whose full range is not known")
-    if array.dtype == np.int32 and 0 < np.abs(array.astype(np.int64)).max() < 1 << 15:
-        raise source.refuse("int32 samples that never leave the range of int16", "use array.astype('int16')")
+    if array.dtype == np.int32:
+        largest = max(int(array.max()), -int(array.min()))
+        if 0 < largest <= 1 << 15:
+            raise source.refuse("int32 samples that never leave the range of int16", "use array.astype('int16')")
+        if 0 < largest <= 1 << 23:
+            found = "int32 samples that never leave the range of 24 bits"
+            raise source.refuse(found, "use array * 256 for 24-bit samples, or array / 2**31 for a quiet recording of 32 bits")
     return array / np.float32(-float(np.iinfo(array.dtype).min))
 
 
 def checked_waveform(data: np.ndarray, source: Source) -> np.ndarray:
     """`data` as finite float32 [channels, samples] of a sane loudness."""
     source.numeric(data)
-    peak = float(np.abs(data).max())
+    peak = max(float(data.max()), -float(data.min()))
     if peak > LOUDEST:
         found = f"float samples up to {peak:.4g}, probably integer PCM that was never scaled"
         raise source.refuse(found, "divide 16-bit values by 32768")
@@ -65,33 +78,142 @@ def check_size(channels: int, samples: int, rate: int, source: Source) -> None:
     if channels > MAX_CHANNELS:
         raise source.refuse(f"{channels} channels", f"at most {MAX_CHANNELS} channels")
     hours = samples / rate / 3600
-    if hours > MAX_HOURS or channels * samples > MAX_VALUES:
-        found = f"{hours:.1f} hours of {channels} channel(s) at {rate} Hz"
-        most = f"at most {MAX_HOURS} hours and {4 * MAX_VALUES / GIB:g} GiB once decoded"
-        raise source.refuse(found, f"{most}: cut it into parts")
+    found = f"{hours:.1f} hours of {channels} channel(s) at {rate} Hz"
+    if hours > MAX_HOURS:
+        raise source.refuse(found, f"at most {MAX_HOURS} hours: cut it into parts")
+    source.needs(4 * channels * samples, found)
 
 
 def decode(path: Path, source: Source) -> tuple[np.ndarray, int]:
     """A file's samples [channels, samples] and rate; a file shorter than its own header says is refused."""
-    if not _states_length(path):
-        return _decode_stream(path, source)
+    with path.open("rb") as file:
+        head = _behind_id3(file)
+    if _is_container(head) or not _states_length(head):
+        return _decode_track(path, source)
+    if start := _unfinished_wav(path, source):
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_COPY) as finished:
+            for at, size in ((4, len(finished) - 8), (start - 4, len(finished) - start)):
+                finished[at : at + 4] = min(size, 0xFFFFFFFF).to_bytes(4, _order(head))
+            return _decode_file(path, source, finished)
+    if _is_mpeg(head):  # whose decoder prints what it thinks of a damaged file
+        return isolated(_decode_file, path, source)
+    return _decode_file(path, source)
+
+
+# --- which decoder ---
+
+
+def _behind_id3(file: BinaryIO) -> bytes:
+    """The first 4096 bytes of a file, or of what follows its ID3 tag."""
+    head = file.read(4096)
+    if head[:3] == b"ID3" and len(head) >= 10:
+        file.seek(10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
+        head = file.read(4096)
+    return head
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether a file is one that FFmpeg decodes: MP4 and MOV, Matroska and WebM, AVI, WMA, AMR, or bare AAC."""
+    boxes, avi = head[4:8] in BOXES, head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    aac = len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+    return boxes or avi or aac or head[:4] == b"\x1aE\xdf\xa3" or head[:16] == ASF or head[:5] == b"#!AMR"
+
+
+def _is_mpeg(head: bytes) -> bool:
+    return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+
+
+def _states_length(head: bytes) -> bool:
+    """Whether a file says how long it is: an MP3 needs a Xing or Info frame for that, a FLAC a count that is not 0."""
+    if head[:4] == b"fLaC":
+        return len(head) < 26 or bool(head[21] & 15 or any(head[22:26]))
+    return not _is_mpeg(head) or b"Xing" in head or b"Info" in head
+
+
+def _unfinished_wav(path: Path, source: Source) -> int:
+    """Where the sound begins in a WAV file whose header says 0 bytes of it, as a recorder leaves it that is cut off; 0 for others.
+
+    Raises:
+        InputError: there is something behind, by a header that is finished otherwise.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
+            return 0
+        order = _order(head)
+        for name, length in _chunks(file, order):
+            if name != b"data":
+                continue
+            at, whole = file.tell(), int.from_bytes(head[4:8], order)
+            if length or size == at:
+                return 0
+            if whole < at or whole >= ENDLESS:
+                return at
+            rest = list(_chunks(file, order))
+            end = at + sum(8 + inside + inside % 2 for _, inside in rest)
+            if end in (size, size + 1) and all(chunk.isascii() for chunk, _ in rest):  # other chunks, and nothing else
+                return 0
+            raise source.refuse(f"a WAV header that was never finished: 0 bytes of sound, and {size - at} behind it")
+    return 0
+
+
+def _order(head: bytes) -> Literal["little", "big"]:
+    return "big" if head[:4] == b"RIFX" else "little"
+
+
+def _chunks(file: BinaryIO, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int]]:
+    """Name and size of the chunks that begin where `file` stands."""
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[4:], order)
+        place = file.tell()
+        yield head[:4], length
+        file.seek(place + length + length % 2)
+
+
+# --- libsndfile ---
+
+
+def _decode_file(path: Path, source: Source, content: mmap | None = None) -> tuple[np.ndarray, int]:
+    """What libsndfile makes of a file, or of its `content` in its place."""
     if _ends_inside_page(path):
         raise source.refuse("a truncated file: its last Ogg page is cut")
     import soundfile
 
     try:
-        with utf8_path(path) as name, soundfile.SoundFile(name) as file:
+        with utf8_path(path) as name, soundfile.SoundFile(name if content is None else content) as file:
             if _announces_more(file.extra_info):
                 raise source.refuse("a truncated file: its header announces more than there is")
             if file.frames:
                 check_size(file.channels, file.frames, file.samplerate, source)
-            data = file.read(dtype="float32", always_2d=True)
+            elif path.stat().st_size > 4096:
+                raise source.refuse("no samples by its header, as a recorder leaves it that is cut off")
+            data = joined(_read_blocks(file))[:, : _stated(file)]
             slack = 1152 if file.format == "MP3" else 0  # one MPEG frame, which some encoders count and others do not
-            if len(data) + slack < file.frames:
-                raise source.refuse(f"a truncated file: {len(data)} of {file.frames} samples")
-            return data.T, file.samplerate
+            if data.shape[1] + slack < _stated(file):
+                raise source.refuse(f"a truncated file: {data.shape[1]} of {file.frames} samples")
+            return data, file.samplerate
     except soundfile.LibsndfileError as error:
+        if "unsupported encoding" in error.error_string or "unimplemented" in error.error_string:
+            return _decode_track(path, source)
         raise source.refuse(f"cannot be decoded ({error.error_string.rstrip('.')})") from error
+
+
+def _read_blocks(file: Any) -> Iterator[np.ndarray]:
+    """The samples [channels, n], block after block: a file in which libsndfile cannot seek is read only so."""
+    while True:
+        block = file.read(BLOCK, dtype="float32", always_2d=True)
+        yield block.T
+        if len(block) < BLOCK:
+            return
+
+
+def _stated(file: Any) -> int:
+    """How many samples a file says it has: the last block of a compressed WAV is filled up, its fact chunk tells how far."""
+    fact = re.search(r"^fact\s*:.*\n\s*frames\s*:\s*(\d+)", file.extra_info, re.MULTILINE)
+    stated = int(fact[1]) if fact else 0
+    padded = not file.subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
+    return stated if padded and file.frames - 4096 < stated < file.frames else file.frames
 
 
 def _announces_more(log: str) -> bool:
@@ -112,33 +234,58 @@ def _ends_inside_page(path: Path) -> bool:
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
-def _states_length(path: Path) -> bool:
-    """Whether the file says how long it is: an MP3 needs a Xing or Info frame for that, a FLAC a count that is not 0."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-        if head[:4] == b"fLaC":
-            return len(head) < 26 or bool(head[21] & 15 or any(head[22:26]))
-        if head[:3] == b"ID3" and len(head) >= 10:
-            file.seek(10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
-            head = file.read(4096)
-        mpeg = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-        return not mpeg or b"Xing" in head or b"Info" in head
+# --- FFmpeg ---
 
 
-def _decode_stream(path: Path, source: Source) -> tuple[np.ndarray, int]:
-    """As `_decode`, for streams that do not say how long they are: decoded to the end, wherever that is."""
+def _decode_track(path: Path, source: Source) -> tuple[np.ndarray, int]:
+    """The sound track of a container, or a stream that does not say how long it is: decoded to its end, wherever that is."""
+    if cut_off := missing_bytes(path):
+        raise source.refuse(f"cut off: at least {cut_off} bytes are missing at its end")
+    with opened(path, SOUNDING) as container:
+        track = container.streams.best("audio")
+        if track is None:
+            raise source.refuse(f"no sound in it (only {kinds(container)})")
+        frames = container.decode(track)
+        first = next(frames, None)
+        if first is None:
+            raise source.refuse("no samples")
+        rate = first.sample_rate  # the header's may be half of it
+        return joined(_track_pieces(chain([first], frames), rate, source)), rate
+
+
+def _track_pieces(frames: Iterator[Any], rate: int, source: Source) -> Iterator[np.ndarray]:
+    """The samples [channels, n] of decoded frames, one after the other."""
     import av
 
-    with utf8_path(path) as name, av.open(name) as container:
-        if not container.streams.audio:
-            raise source.refuse("a file without sound")
-        stream = container.streams.audio[0]
-        planar = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-        pieces: list[np.ndarray] = []
-        samples = 0
-        for frame in container.decode(stream):
-            for piece in planar.resample(frame):
-                pieces.append(piece.to_ndarray())
-                samples += piece.samples
-                check_size(len(pieces[0]), samples, stream.rate, source)
-        return (np.concatenate(pieces, axis=1) if pieces else np.zeros((1, 0), np.float32)), stream.rate
+    planar, samples = av.AudioResampler(format="fltp"), 0
+    for frame in frames:
+        if frame.sample_rate != rate:
+            raise source.refuse(f"sound that changes from {rate} to {frame.sample_rate} Hz", "one rate a file")
+        for piece in planar.resample(frame):
+            samples += piece.samples
+            check_size(len(piece.layout.channels), samples, rate, source)
+            yield piece.to_ndarray()
+
+
+def joined(pieces: Iterator[np.ndarray]) -> np.ndarray:
+    """Pieces [channels, n] one after the other: in blocks first, each let go once it is copied, so that they are held once."""
+    blocks: list[np.ndarray] = []
+    filled = BLOCK
+    for piece in pieces:
+        while piece.shape[1]:
+            if filled == BLOCK:
+                blocks.append(np.empty((len(piece), BLOCK), np.float32))
+                filled = 0
+            part = piece[:, : BLOCK - filled]
+            blocks[-1][:, filled : filled + part.shape[1]] = part
+            filled += part.shape[1]
+            piece = piece[:, part.shape[1] :]
+    if not blocks:
+        return np.zeros((1, 0), np.float32)
+    total, at = (len(blocks) - 1) * BLOCK + filled, 0
+    whole = np.empty((len(blocks[0]), total), np.float32)
+    while blocks:
+        block = blocks.pop(0)[:, : total - at]
+        whole[:, at : at + block.shape[1]] = block
+        at += block.shape[1]
+    return whole

@@ -25,16 +25,27 @@ from typing import IO, Any
 
 import numpy as np
 
-from vitlens.errors import InputError
+from vitlens import checks
+from vitlens.errors import InputError, OptionError, VitlensError
 
 GIB = 1 << 30
-MEMORY_BUDGET = 2 * GIB
+MEMORY_BUDGET = 4 * GIB
 """Bytes that one input may take while it is read; VITLENS_READ_GIB changes it."""
 
 
 def memory_budget() -> int:
-    """`MEMORY_BUDGET`, or what VITLENS_READ_GIB says in its place."""
-    return int(float(os.environ.get("VITLENS_READ_GIB", 0)) * GIB) or MEMORY_BUDGET
+    """`MEMORY_BUDGET`, or what VITLENS_READ_GIB says in its place.
+
+    Raises:
+        OptionError: it says no number above 0.
+    """
+    said = os.environ.get("VITLENS_READ_GIB")
+    if not said:
+        return MEMORY_BUDGET
+    try:
+        return int(GIB * checks.number("VITLENS_READ_GIB", float(said), above=0))
+    except ValueError as error:
+        raise OptionError(f"VITLENS_READ_GIB must be a number above 0, found {said!r}") from error
 
 
 def name_of(source: Any) -> str:
@@ -127,9 +138,7 @@ def decoding(source: Any, accepted: str) -> Iterator[None]:
     """Turn whatever a decoding library raises into one `InputError` that names `source`; an `InputError` passes unchanged."""
     try:
         yield
-    except InputError:
-        raise
-    except ImportError:
+    except (VitlensError, ImportError):
         raise
     except MemoryError as error:  # nearly always a damaged size in a header
         raise InputError(name_of(source), "asks for more memory than there is: damaged, or too large", accepted) from error
