@@ -143,3 +143,23 @@ def test_imagine_says_what_is_wrong_before_it_loads(files: dict[str, list[str]],
     assert "sdxl" in plan and "audioldm2" in plan and "nothing was loaded" in plan
     assert "kandinsky-2.2" in run("imagine", "--list-decoders")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["audio"], "MODALITY=NUMBER"),
+        (["audio=much"], "must be a number above 0, found 'much'"),
+        (["audio=nan"], "must be a number above 0"),
+        (["audio=-1"], "must be a number above 0"),
+        (["image=1"], "no input 'image'; known: audio"),
+        (["audio=1", "audio=2"], "is given twice"),
+    ],
+)
+def test_weights_are_checked_before_anything_is_loaded(weights: list[str], message: str, tmp_path: Path) -> None:
+    sound = tmp_path / "a.wav"
+    sound.write_bytes(b"not looked at")
+    named = [part for weight in weights for part in ("-w", weight)]
+    done = CliRunner().invoke(app, ["imagine", "--audio", str(sound), "-o", str(tmp_path / "x.png"), *named])
+    assert done.exit_code == 2
+    assert message in done.stderr

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vitlens.cli.options import JsonOption, new_app
+from vitlens.cli.options import JsonOption, named_values, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.errors import OptionError, VitlensError
 
@@ -101,7 +101,7 @@ def chat(
     if model is None:
         raise OptionError(f"--model is needed: {', '.join(SHIPPED)}, or a Hub repository or folder of {', '.join(ADAPTERS)}")
     check_files(streams)
-    lenses = pairs("--lens", lens)
+    lenses = named_values("--lens", lens)
     asked = Question(streams, read_options(streams, read_option), _values("--option", option))
     if fuse is not None:
         asked.options["fuse"] = fuse
@@ -121,7 +121,7 @@ def chat(
         return
     answers = answer(host, question, asked, out)
     if as_json:
-        print(json.dumps({"question": question, "inputs": streams, "answers": answers}, indent=1, ensure_ascii=False))
+        console.say_json({"question": question, "inputs": streams, "answers": answers})
         return
     for line in answers:
         console.say(line)
@@ -247,28 +247,10 @@ def _plan(
     return [*rows, ("question", question or "a conversation"), ("", "nothing was loaded (--dry-run)")]
 
 
-def pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
-    """NAME=VALUE options.
-
-    Raises:
-        OptionError: one without its equals sign, or a name given twice.
-    """
-    found: dict[str, str] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        name = name.replace("-", "_")
-        if not equals or not name or not value:
-            raise OptionError(f"{flag} {text!r}: write it as NAME=VALUE")
-        if name in found:
-            raise OptionError(f"{flag} {name} is given twice")
-        found[name] = value
-    return found
-
-
 def _values(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
     """NAME=VALUE options with numbers and truth values as such."""
     found: dict[str, Any] = {}
-    for name, text in pairs(flag, given).items():
+    for name, text in named_values(flag, given).items():
         try:
             found[name] = json.loads(text)
         except ValueError:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitlens import checks
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_cards
 from vitlens.adapters.generate.outputs import check_path, kind_of
-from vitlens.cli.chat import LensOption, open_host, pairs
-from vitlens.cli.options import MODEL, DeviceOption, ModelOption, new_app
+from vitlens.cli.chat import LensOption, open_host
+from vitlens.cli.options import MODEL, DeviceOption, ModelOption, named_values, new_app
 from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
 from vitlens.display.table import Table
 from vitlens.errors import InputError, OptionError
@@ -99,7 +100,7 @@ def imagine(
         raise OptionError("nothing to imagine from: give a file, such as --audio waves.wav, or --text")
     check_files(streams)
     options = read_options(streams, read_option)
-    lenses = pairs("--lens", lens)
+    lenses = named_values("--lens", lens)
     weights = _weights(weight, streams)
     if dry_run:
         console.say_pairs(_plan(model, streams, out, kinds, decoder, describer, bank))
@@ -134,18 +135,17 @@ def _request(kind_of_request: Any, kind: str, path: Path, prompt: str, steps: in
 
 
 def _weights(given: Sequence[str] | None, streams: Streams) -> dict[str, float] | None:
-    """Raises OptionError for a weight that is no number, or of something that is no input."""
-    found: dict[str, float] = {}
-    for text in given or ():
-        name, _, value = text.partition("=")
-        name = name.replace("-", "_")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise OptionError(f"--weight {text!r}: write it as MODALITY=NUMBER, such as audio=2") from None
-        if name not in streams:
-            raise OptionError(f"--weight {text}: no input {name}; there are {', '.join(streams)}")
-    return found or None
+    """Raises OptionError for a weight that is no number above 0, or of something that is no input."""
+    named = named_values("--weight", given, "MODALITY=NUMBER, such as audio=2")
+    checks.known("--weight: no input", named, streams)
+    return {name: checks.number(f"--weight {name}", _number(text), above=0) for name, text in named.items()} or None
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _model(name: str, streams: Streams, lenses: Mapping[str, str], device: str | None, *, needs_text: bool) -> ViTLens:

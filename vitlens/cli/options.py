@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vitlens.errors import OptionError
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -46,3 +49,21 @@ def open_model(name: str, modalities: list[str] | None, device: str | None) -> V
         from vitlens.model import load
 
         return load(name, modalities=modalities, device=device)
+
+
+def named_values(flag: str, given: Sequence[str] | None, form: str = "NAME=VALUE") -> dict[str, str]:
+    """What repeated options of the form NAME=VALUE say; a dash in a name is an underscore.
+
+    Raises:
+        OptionError: one without its equals sign, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or not name or not value:
+            raise OptionError(f"{flag} {text!r}: write it as {form}")
+        if name in found:
+            raise OptionError(f"{flag} {name} is given twice")
+        found[name] = value
+    return found

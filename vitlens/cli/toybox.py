@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from vitlens.cli.options import JsonOption, new_app
+from vitlens.cli.console import say, say_json, say_tables
+from vitlens.cli.options import DryRunOption, JsonOption, new_app
 from vitlens.disk import ignore_runs
 from vitlens.errors import OptionError
 
@@ -38,11 +38,11 @@ def make(
     names, sizes = checked_sensors(sensor), split_sizes(objects, World(seed))
     if dry_run:
         for split, count in sizes.items():
-            typer.echo(f"{folder}/{split}.csv: {count} objects, {count * len(names)} files")
+            say(f"{folder}/{split}.csv: {count} objects, {count * len(names)} files")
         return
     detail = Detail(picture=pixels, depth=pixels, touch=pixels, points=points)
     for split, path in make_toybox(folder, objects=objects, seed=seed, sensors=names, detail=detail, workers=num_workers).items():
-        typer.echo(f"{split}: {path}")
+        say(f"{split}: {path}")
 
 
 @app.command()
@@ -58,7 +58,7 @@ def train(
     ablations: Annotated[bool, typer.Option(help="Train the ablations of the method, too.")] = True,
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train it all from nothing: a CLIP, a lens for every sensor in front of its frozen ViT, and the method's ablations.
 
@@ -69,7 +69,6 @@ def train(
     from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
     from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, stages
     from vitlens.benchmarks.toybox.training.train import train_toybox
-    from vitlens.cli.console import say_tables
 
     recipe = ToyboxRecipe(
         clip=ClipRecipe(objects=clip_objects, clip_only=max(1, clip_objects // 6), epochs=clip_epochs),
@@ -81,13 +80,13 @@ def train(
     )
     if dry_run:
         for stage in stages(recipe):
-            typer.echo(stage)
+            say(stage)
         return
     ignore_runs(output)
     trained = train_toybox(output, recipe, workers=num_workers)
     ablated = [ablation_table(ABLATED, trained.ablations, ABLATIONS)] if trained.ablations else []
     say_tables([*sensor_tables(trained.results), *ablated, time_table(trained.seconds)])
-    typer.echo(f"model: {output / 'model'}")
+    say(f"model: {output / 'model'}")
 
 
 @app.command()
@@ -98,7 +97,7 @@ def hosts(
     model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
     objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
     num_workers: WorkersOption = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train what lenses are plugged into: a tiny InstructBLIP and a tiny unCLIP, on pictures alone; then plug all lenses in.
 
@@ -108,21 +107,20 @@ def hosts(
     from vitlens.benchmarks.toybox.demo.tables import generator_tables
     from vitlens.benchmarks.toybox.training.generators import train_generators
     from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
-    from vitlens.cli.console import say_tables
     from vitlens.model import load
 
     recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
     if dry_run:
         pictures = recipe.objects + recipe.clip_only
         painter = recipe.painter
-        typer.echo(f"draw {pictures} pictures, or take those of the CLIP in {output}")
-        typer.echo(f"a tiny InstructBLIP: {recipe.host.pace.schedule.epochs} epochs of questions and answers about them")
+        say(f"draw {pictures} pictures, or take those of the CLIP in {output}")
+        say(f"a tiny InstructBLIP: {recipe.host.pace.schedule.epochs} epochs of questions and answers about them")
         stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
-        typer.echo("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
+        say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
         return
     ignore_runs(output)
     say_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
-    typer.echo(f"hosts: {output / 'generators'}")
+    say(f"hosts: {output / 'generators'}")
 
 
 @app.command("eval")
@@ -145,7 +143,6 @@ def evaluate(
     from vitlens.benchmarks.toybox.demo.evaluate import evaluate as measure
     from vitlens.benchmarks.toybox.demo.tables import generator_tables, sensor_tables
     from vitlens.benchmarks.toybox.world.objects import World
-    from vitlens.cli.console import say_tables
     from vitlens.model import load
 
     if folder is not None and folder.is_file():
@@ -162,6 +159,6 @@ def evaluate(
             found = measure(loaded, Path(place), world=World(seed), counts=counts, workers=num_workers, progress=not as_json)
             values, tables = found.to_dict(), sensor_tables(found)
     if as_json:
-        print(json.dumps(values, indent=1))
+        say_json(values)
     else:
         say_tables(tables)
