@@ -7,7 +7,7 @@ import json
 import tarfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
 from vitlens.train.anchors import CaptionList
 from vitlens.train.examples import BadItems, Example, Order, StepSampler, collate
-from vitlens.train.items import TrainItems
+from vitlens.train.items import TrainItems, tries_for
 from vitlens.train.records import Captions, Reader, open_table
 from vitlens.train.shards import expand_shards
 
@@ -274,13 +274,57 @@ def test_nothing_but_broken_items_ends_in_one_error() -> None:
 
 
 def test_too_many_broken_items_stop_the_run() -> None:
-    bad = BadItems(limit=0.02, total=1000)
-    bad.add([("a", "cut"), ("b", "cut")], seen=100)
+    bad = BadItems(limit=0.02, total=100)
+    bad.add([("a", "cut"), ("b", "cut")])
     bad.check()
-    assert bad.add([("a", "cut")], seen=0) == [], "an item counts once"
+    assert bad.add([("a", "cut")]) == [], "an item counts once"
     bad.add([("c", "empty")])
     with pytest.raises(OptionError, match=r"3 of 100 items.*a: cut"):
         bad.check()
+
+
+class Block:
+    """A reader of rows of which a block is missing; what it loads is nothing but a number."""
+
+    class modality:
+        @staticmethod
+        def transform(sample: int, *, train: bool) -> torch.Tensor:
+            return torch.tensor([float(sample)])
+
+    def __init__(self, missing: range) -> None:
+        self.missing = missing
+
+    def name(self, row: int) -> str:
+        return f"row {row}"
+
+    def load(self, row: int) -> int:
+        if row in self.missing:
+            raise InputError(self.name(row), "no such file", "a file")
+        return row
+
+
+def test_a_block_of_missing_rows_below_the_allowed_share_stops_nothing() -> None:
+    count, missing = 20_000, range(500, 680)
+    source = TrainItems(cast(Any, Block(missing)), np.arange(count), seed=0, tries=tries_for(0.01))
+    bad, chosen = BadItems(0.01, count), set()
+    for epoch in range(3):
+        for row in missing:
+            example = loaded(source[epoch, row])
+            assert example.row not in missing
+            chosen.add(example.row)
+            bad.add(example.bad)
+            bad.check()
+    assert len(bad.reasons) == 180 and len(chosen) > 500, "substitutes come from everywhere"
+    assert loaded(source[2, 600]).row == loaded(source[2, 600]).row, "always the same one"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
+def test_as_many_substitutes_are_tried_as_the_allowed_share_needs(share: float) -> None:
+    tries, count = tries_for(share), 5000
+    assert tries is None or (tries >= 16 and share**tries < 2e-12)
+    missing = range(1, 1 + int(share * (count - 1)))
+    source = TrainItems(cast(Any, Block(missing)), np.arange(count), seed=3, tries=tries)
+    assert all(loaded(source[0, row]).row not in missing for row in [*missing][::97])
 
 
 def test_items_of_different_shapes_are_named() -> None:

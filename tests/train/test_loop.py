@@ -15,7 +15,7 @@ from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
 from vitlens.train import LensTask, NonFiniteLoss, Trainer, TrainingResult
-from vitlens.train.logs import read_csv
+from vitlens.train.logs import at_chance, read_csv, write_csv
 
 LEARNS = (
     "anchors.modalities=[text]",
@@ -130,6 +130,33 @@ def test_broken_items_are_skipped_counted_and_reported(tmp_path: Path) -> None:
     assert any("row 20" in name and "[4, 4, 9]" in why for name, why in reported.items())
     with pytest.raises(OptionError, match=r"max_bad_share=0\.01"):
         run(tmp_path / "strict", rows=rows)
+
+
+def test_captions_that_the_anchors_cannot_tell_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [{**thing, "text": f"{'A' if i % 8 > 3 else 'a'} {thing['text']}"} for i, thing in enumerate(world(32))]
+    run(tmp_path / "some", "anchors.modalities=[image,text]", rows=told)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "captions that the model cannot tell apart: 'a " in said and "their tokens are the same" in said
+    same = [{**thing, "text": "a Thing" if i % 2 else "a thing"} for i, thing in enumerate(world(32))]
+    with pytest.raises(OptionError, match=r"'a thing' and 'a Thing'.*nothing can be learned"):
+        run(tmp_path / "all", "anchors.modalities=[text]", rows=same)
+
+
+def test_a_loss_that_stays_at_a_guess_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(tmp_path, "optimizer.lr=1e-9", "schedule.epochs=6", "anchors.modalities=[text]", "loss.initial_scale=1")
+    assert result.steps >= 20 and result.chance == pytest.approx(np.log(tiny_recipe(tmp_path).batch_size))
+    assert result.loss == pytest.approx(result.chance, rel=0.02)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"a guess gives {result.chance:.3f}: nothing was learned" in said
+
+
+@pytest.mark.parametrize(("last", "said"), [(4.16, True), (4.10, True), (3.9, False)])
+def test_only_a_loss_near_a_guess_s_is_one(last: float, said: bool, tmp_path: Path) -> None:
+    rows = [{"step": i, "loss": 9 - 4 * i / 80 if i < 80 else last} for i in range(100)]
+    write_csv(tmp_path / "log.csv", rows)
+    assert bool(at_chance(tmp_path, float(np.log(64)))) == said
+    write_csv(tmp_path / "log.csv", rows[:10])
+    assert at_chance(tmp_path, float(np.log(64))) == "", "too early to say"
 
 
 def test_nothing_readable_is_an_input_error(tmp_path: Path) -> None:

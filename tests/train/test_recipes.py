@@ -17,7 +17,7 @@ from vitlens.cards import all_cards
 from vitlens.checkpoint import import_official
 from vitlens.cli.app import app
 from vitlens.errors import OptionError
-from vitlens.train import load_recipe, parameter_table, shipped_recipes
+from vitlens.train import LensTask, load_recipe, parameter_table, shipped_recipes
 from vitlens.train.optimizer import MovingAverage, build_optimizer, rate_at, warmup_of
 from vitlens.train.options import OptimizerOptions, ScheduleOptions
 from vitlens.train.parameters import ParameterTable
@@ -211,6 +211,19 @@ def test_an_average_that_warms_up_follows_fast_at_first() -> None:
 @pytest.fixture
 def command() -> Any:
     return lambda *arguments: CliRunner().invoke(app, ["train", *arguments])
+
+
+@pytest.mark.parametrize("content", ["name: café".encode("latin-1"), "name: x".encode("utf-16"), b"\xff\xfe\x00"])
+def test_a_recipe_that_is_not_utf8_is_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(OptionError, match=r"mine\.yaml: not UTF-8 \(byte \d+\)"):
+        load_recipe(file)
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    with pytest.raises(OptionError, match="batch_size=1: a contrastive loss compares"):
+        LensTask(load_recipe("vitlens-l-depth", set=["batch_size=1"]), train=[{"depth": 1}])
 
 
 def test_a_dry_run_prints_the_table_and_the_differences(command: Any, tables: dict[str, ParameterTable]) -> None:

@@ -50,6 +50,7 @@ def train(
     if world()[0] == 0:
         score = f", zero-shot top-1 {100 * result.score.top1:.1f} %" if result.score else ""
         bad = f", {len(result.bad_items)} items could not be read" if result.bad_items else ""
-        say(f"{result.steps} steps, loss {result.loss:.4f}{score}{bad}")
+        guess = f" (a guess: {result.chance:.4f})" if result.chance else ""
+        say(f"{result.steps} steps, loss {result.loss:.4f}{guess}{score}{bad}")
         say(f"model: {result.folder / 'model'}")
     leave()

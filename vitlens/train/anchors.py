@@ -83,6 +83,11 @@ class AnchorTable:
                 self.unusable.setdefault(row, error.reason)
         return store.computed
 
+    @property
+    def text(self) -> str:
+        """The anchor that reads captions."""
+        return next(filter(_is_text, self.modalities))
+
     def usable(self) -> np.ndarray:
         """Row numbers that have all their anchors."""
         return np.setdiff1d(np.arange(len(self.table), dtype=np.int64), np.array(sorted(self.unusable), np.int64))

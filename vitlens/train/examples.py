@@ -176,26 +176,24 @@ def _stacked(items: Sequence[Example], tensors: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class BadItems:
-    """What could not be read, counted once by name."""
+    """What could not be read, counted once by name; no more than the share `limit` of all `total` items may be."""
 
     limit: float
     total: int
     reasons: dict[str, str] = field(default_factory=dict)
-    seen: int = 0
 
-    def add(self, entries: list[tuple[str, str]], seen: int = 0) -> list[tuple[str, str]]:
-        """Count entries among `seen` more items; returns those that are new."""
-        self.seen += seen
+    def add(self, entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Count entries; returns those that are new."""
         new = [(name, reason) for name, reason in entries if name not in self.reasons]
         self.reasons |= dict(new)
         return new
 
     def check(self) -> None:
         """Raise OptionError when there are too many, with the first few named."""
-        base = max(1, min(self.total, max(self.seen, 100)))
-        if len(self.reasons) <= self.limit * base:
+        if len(self.reasons) <= self.limit * self.total:
             return
         some = "; ".join(f"{name}: {reason}" for name, reason in list(self.reasons.items())[:5])
         raise OptionError(
-            f"{len(self.reasons)} of {base} items cannot be read, more than data.max_bad_share={self.limit:g} allows. {some}"
+            f"{len(self.reasons)} of {self.total} items cannot be read, more than data.max_bad_share={self.limit:g} allows. "
+            + some
         )

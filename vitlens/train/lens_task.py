@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlens.display.terminal import remark
 from vitlens.encoder import LensEncoder
 from vitlens.errors import ModalityError, OptionError
 from vitlens.modality import modality_class
@@ -27,12 +28,13 @@ from vitlens.train.anchors import AnchorTable
 from vitlens.train.evaluate import ZeroShot
 from vitlens.train.examples import BadItems, Order, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named
-from vitlens.train.items import TrainItems
-from vitlens.train.losses import AnchorLoss, LogitScale
+from vitlens.train.items import TrainItems, tries_for
+from vitlens.train.losses import AnchorLoss, LogitScale, chance_loss
 from vitlens.train.recipe import Recipe, require
 from vitlens.train.records import Captions, Reader, Table, open_table
 from vitlens.train.start import anchor_name, load_anchors, train_mode, with_new_encoder
 from vitlens.train.task import Report, Score, Task
+from vitlens.words import distinct, said_same, unknown_words
 
 Rows = str | Path | Sequence[Mapping[str, Any]]
 
@@ -73,6 +75,7 @@ class LensTask(Task[ViTLens]):
         if train is None:
             raise OptionError("no training data: data.train names a manifest or shards (--set data.train=FILE)")
         super().__init__(recipe)
+        self.chance = chance_loss(recipe.batch_size, len(recipe.anchors.modalities))
         self.recipe, self.name = recipe, recipe.model.modality
         self.num_workers = recipe.data.num_workers
         self._given = model, train, evaluation if evaluation is not None else recipe.evaluation.data
@@ -98,6 +101,7 @@ class LensTask(Task[ViTLens]):
         self.reader = self._reader(self.table, self.name)
         self.model.to(device)
         self.anchors = self._anchors()
+        self._check_captions()
         self.anchors_computed = self.anchors.fill(recipe.anchors.cache_folder, report) if recipe.anchors.cache else 0
         self.zero_shot = None if evaluation is None else self._zero_shot(evaluation)
         self.every_epochs = None if evaluation is None else recipe.evaluation.every_epochs
@@ -107,7 +111,9 @@ class LensTask(Task[ViTLens]):
         self.bad.add([(self.reader.name(row), why) for row, why in sorted(self.anchors.unusable.items())])
         self.order = self._order()
         along = {} if recipe.anchors.cache else self.anchors.readers
-        self.items = TrainItems(self.reader, self.order.usable, recipe.seed, recipe.data.augment, along)
+        self.items = TrainItems(
+            self.reader, self.order.usable, recipe.seed, recipe.data.augment, along, tries_for(recipe.data.max_bad_share)
+        )
         self._learn(encoder)
 
     def _learn(self, encoder: LensEncoder) -> None:
@@ -126,6 +132,22 @@ class LensTask(Task[ViTLens]):
             if name == self.name or not self.model.supports(name):
                 known = ", ".join(m for m in self.model.modalities if m != self.name)
                 raise ModalityError(f"anchors.modalities: {name!r} cannot be an anchor; {self.model.spec.name} has {known}")
+
+    def _check_captions(self) -> None:
+        """Say which captions the text anchor does not know or cannot tell apart.
+
+        Raises:
+            OptionError: it cannot tell any from any other.
+        """
+        texts = self.anchors.captions.texts if self.anchors.captions else []
+        if not texts:
+            return
+        text = self.model.modality(self.anchors.text)
+        said = said_same(text, {one: [one] for one in texts}, "captions")
+        if said and len(distinct(text, texts)) == 1:
+            raise OptionError(f"{said}; nothing can be learned from them")
+        if world()[0] == 0 and (said := said or unknown_words(text, texts)):
+            remark(said)
 
     def _reader(self, table: Table, name: str) -> Reader:
         data = self.recipe.data

@@ -65,12 +65,15 @@ def _short(value: Any) -> Any:
 
 
 class Logs:
-    """The logs of the main process; `columns` are the numbers of its own that a task logs at each step."""
+    """The logs of the main process; `columns` are numbers of its own that a task logs at each step, `chance` a guess's loss."""
 
-    def __init__(self, folder: Path, options: LogOptions, *, step: int, columns: Iterable[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, options: LogOptions, *, step: int, columns: Iterable[str] = (), chance: float | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = options
+        self.chance = chance
         self._shown = ("loss", "lr", *columns, "grad_norm", "items_per_second")
         self.steps = CsvLog(folder / "log.csv", ("step", "epoch", *self._shown, "seconds"), step=step)
         self.evaluations = CsvLog(folder / "evaluation.csv", EVALUATION_COLUMNS, step=step)
@@ -97,7 +100,7 @@ class Logs:
     def draw(self, *, now: bool = False) -> None:
         """Draw the curve, at most every half minute unless `now`."""
         if self.options.plot and (now or time.monotonic() - self._drawn > 30):
-            draw_curve(self.folder)
+            draw_curve(self.folder, self.chance)
             self._drawn = time.monotonic()
 
     def close(self) -> None:
@@ -117,8 +120,8 @@ def _event_writer(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
-def draw_curve(folder: Path) -> Path | None:
-    """Draw `folder`/curve.png from the CSV files: the loss and its running mean, and the top-1 where there is one."""
+def draw_curve(folder: Path, chance: float | None = None) -> Path | None:
+    """Draw `folder`/curve.png from the CSV files: the loss, its running mean, a guess's, and the top-1 where there is one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -131,6 +134,9 @@ def draw_curve(folder: Path) -> Path | None:
     x, y = zip(*steps, strict=True)
     axes.plot(x, y, color="0.8", linewidth=0.8)
     axes.plot(x, running_mean(y, max(1, len(y) // 50)), color="C0", label="loss")
+    if chance is not None:
+        axes.axhline(chance, color="0.5", linestyle="--", linewidth=0.8, label=f"a guess: {chance:.3f}")
+        axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.spines[["top", "right"]].set_visible(False)
@@ -144,6 +150,21 @@ def draw_curve(folder: Path) -> Path | None:
     with atomic(path) as part:
         FigureCanvasAgg(figure).print_png(str(part))
     return path
+
+
+def at_chance(folder: Path, chance: float) -> str:
+    """A sentence where the last losses in `folder`/log.csv are no better than a guess's; none after fewer than 20 steps."""
+    losses = [float(row["loss"]) for row in read_csv(folder / "log.csv") if row.get("loss")]
+    if len(losses) < 20:
+        return ""
+    last = losses[-max(10, len(losses) // 20) :]
+    mean = sum(last) / len(last)
+    if mean < 0.98 * chance:
+        return ""
+    return (
+        f"the loss ends at {mean:.3f}; a guess gives {chance:.3f}: nothing was learned. Do the captions tell the items apart? "
+        "Is the learning rate neither too small nor too large?"
+    )
 
 
 def running_mean(values: Iterable[float], width: int) -> list[float]:

@@ -23,7 +23,7 @@ from vitlens.processes import barrier, from_all, from_main, world
 from vitlens.train.checkpoints import CheckpointFolder, check_identity
 from vitlens.train.examples import StepSampler, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named, backward_through
-from vitlens.train.logs import Logs, write_csv
+from vitlens.train.logs import Logs, at_chance, write_csv
 from vitlens.train.losses import average_gradients
 from vitlens.train.optimizer import build_optimizer, rate_at, set_rate, warmup_of
 from vitlens.train.parallel import Parallel, gradient_norm, named_trainable, start_accelerate
@@ -102,8 +102,9 @@ class _Run(Generic[Model]):
         self.task.bad.check()
         progress = self.state.progress
         if not progress.stopped and progress.step < self.total:
-            columns = self.task.logged()
-            self.logs = Logs(self.options.folder, self.options.logs, step=progress.step, columns=columns) if self.main else None
+            columns, chance = self.task.logged(), self.task.chance
+            where = self.options.folder, self.options.logs
+            self.logs = Logs(*where, step=progress.step, columns=columns, chance=chance) if self.main else None
             try:
                 self._train()
             finally:
@@ -195,7 +196,7 @@ class _Run(Generic[Model]):
         if self.world > 1:
             torch.distributed.all_reduce(sums)
         self.state.progress.loss = float(sums[0]) / self.world
-        if self.task.bad.add(from_all(batch.bad) if float(sums[1]) else [], seen=self.options.batch_size):
+        if self.task.bad.add(from_all(batch.bad) if float(sums[1]) else []):
             self._write_bad_items()
             self.task.bad.check()
         if not torch.isfinite(sums[0]):
@@ -279,6 +280,8 @@ class _Run(Generic[Model]):
         model = self.task.result()
         if self.main:
             self.task.save(model, self.options.folder)
+            if self.task.chance and (said := at_chance(self.options.folder, self.task.chance)):
+                remark(said)
         barrier()
         progress = self.state.progress
         return TrainingResult(
@@ -286,6 +289,7 @@ class _Run(Generic[Model]):
             folder=self.options.folder,
             steps=progress.step,
             loss=progress.loss,
+            chance=self.task.chance,
             score=Score(*progress.score) if progress.score else None,
             best_top1=progress.best if progress.best >= 0 else None,
             bad_items=dict(self.task.bad.reasons),

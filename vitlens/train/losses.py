@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlens.errors import OptionError
 from vitlens.processes import world
 
 
@@ -88,6 +89,17 @@ def clip_loss(a: Tensor, b: Tensor, scale: Tensor, *, same: Tensor | None = None
         equal[torch.arange(len(own), device=a.device), own] = False
         logits_a, logits_b = logits_a.masked_fill(equal, float("-inf")), logits_b.masked_fill(equal, float("-inf"))
     return (F.cross_entropy(logits_a, targets) + F.cross_entropy(logits_b, targets)) / 2
+
+
+def chance_loss(batch_size: int, terms: int = 1) -> float:
+    """What a guess gives: ln(batch size) for each of the `terms` that are added up.
+
+    Raises:
+        OptionError: a batch of one item, which has nothing to be told apart from.
+    """
+    if batch_size < 2:
+        raise OptionError(f"batch_size={batch_size}: a contrastive loss compares the items of a batch; take 2 or more")
+    return terms * math.log(batch_size)
 
 
 class AnchorLoss(nn.Module):

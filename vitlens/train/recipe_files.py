@@ -53,7 +53,10 @@ def recipe_yaml(options: RunOptions) -> str:
 def _text_of(source: str | os.PathLike[str]) -> str:
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise OptionError(f"recipe {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     if os.fspath(source) in shipped_recipes():
         return _shipped().joinpath(f"{os.fspath(source)}.yaml").read_text(encoding="utf-8")
     raise OptionError(f"recipe {os.fspath(source)}: no such file, nor a shipped recipe ({', '.join(shipped_recipes())})")

@@ -31,7 +31,6 @@ class RunProgress:
     stopped: bool = False
     score: tuple[float, float, int, int] | None = None
     bad: dict[str, str] = field(default_factory=dict)
-    seen: int = 0
 
 
 class RunState:
@@ -68,7 +67,7 @@ class RunState:
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Copies of everything, as tensors and plain values. All processes must ask, one may write."""
-        self.progress.bad, self.progress.seen = dict(self.bad.reasons), self.bad.seen
+        self.progress.bad = dict(self.bad.reasons)
         return {
             "progress": dict(vars(self.progress)),
             "network": whole_copies(self.weights),
@@ -89,7 +88,7 @@ class RunState:
             self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None:
             put_back(self.average.state, saved["average"])
-        self.bad.reasons, self.bad.seen = dict(self.progress.bad), self.progress.seen
+        self.bad.reasons = dict(self.progress.bad)
         rank, count = world()
         if len(saved["generators"]) == count:
             set_rng_state(saved["generators"][rank], self.device)

@@ -58,6 +58,9 @@ class TrainingResult(Generic[Model]):
     folder: Path
     steps: int
     loss: float
+    """Of the last step."""
+    chance: float | None = None
+    """The loss of a guess, where that is known."""
     score: Score | None = None
     """The last evaluation."""
     best_top1: float | None = None
@@ -84,6 +87,8 @@ class Task(ABC, Generic[Model]):
     """Processes that read items."""
     output = "output"
     """What the network gives of an item, for messages."""
+    chance: float | None = None
+    """The loss of a guess, where that is known."""
     every_epochs: int | None = None
     """Epochs between evaluations; none: nothing is evaluated."""
 

@@ -33,7 +33,7 @@ from vitlens.text_tower import from_open_clip_text
 from vitlens.towers import build_open_clip, from_open_clip
 from vitlens.train import Trainer
 from vitlens.train.gradcache import Named
-from vitlens.train.losses import LogitScale, clip_loss, gather_rows
+from vitlens.train.losses import LogitScale, chance_loss, clip_loss, gather_rows
 from vitlens.vit import ViTSpec
 
 PICTURE = 64
@@ -190,6 +190,7 @@ class ClipTask(PictureTask[ViTLens]):
         self.clip: Any = build_open_clip(self.spec.text)
         self.clip.logit_scale.requires_grad_(False)  # the loss has a temperature of its own
         self.network, self.loss = ClipTowers(self.clip), CaptionLoss()
+        self.chance = chance_loss(recipe.batch)
 
     def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
         """A picture, augmented, and some of its captions."""
