@@ -131,7 +131,7 @@ def _states_length(head: bytes) -> bool:
 
 
 def _unfinished_wav(path: Path, source: Source) -> int:
-    """Where the sound begins in a WAV file whose header says 0 bytes of it, as a recorder leaves it that is cut off; 0 for others.
+    """Where the sound begins in a WAV file whose header says 0 bytes of it, as a cut-off recorder leaves it; 0 for others.
 
     Raises:
         InputError: there is something behind, by a header that is finished otherwise.

@@ -305,12 +305,13 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
     """Positions [prefix + n, D] for `count` patch tokens: bicubic with antialias over the square grid; the `prefix` rows stay.
 
-    A count that is no square is reached from the largest square below it by nearest-neighbour steps, as the reference does.
+    A count that is no square is reached from the nearest square by nearest-neighbour steps. (The reference takes the largest square
+    below it; the Toybox's audio lens, 96 tokens, was trained with the nearest.)
     """
     rows = positions[prefix:]
     if rows.shape[0] == count:
         return positions
-    old, new = math.isqrt(rows.shape[0]), max(1, math.isqrt(count))
+    old, new = math.isqrt(rows.shape[0]), max(1, round(math.sqrt(count)))
     if old * old != rows.shape[0]:
         raise OptionError(f"{rows.shape[0]} positions are not a square grid, cannot resize them to {count}")
     grid = rows.float().T.reshape(1, -1, old, old)

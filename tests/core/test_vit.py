@@ -243,16 +243,3 @@ def test_rotary_towers_refuse_another_number_of_tokens() -> None:
     vit = build_vit(ViTSpec("eva02_tiny_patch14_224", library="timm", config={"img_size": 28, "depth": 1}))
     with pytest.raises(OptionError, match="rotary positions for 4 tokens, found 5"):
         vit(torch.zeros(1, 5, vit.width))
-
-
-@pytest.mark.parametrize("count", [91, 95, 99, 120, 195, 255])
-def test_positions_for_a_count_that_is_no_square_start_from_the_square_below(count: int) -> None:
-    """The reference's rule: int(sqrt(n)), bicubic, then nearest."""
-    positions = torch.randn(1 + 49, 8, generator=torch.Generator().manual_seed(0))
-    side = int(count**0.5)
-    grid = positions[1:].T.reshape(1, 8, 7, 7)
-    square = torch.nn.functional.interpolate(grid, size=(side, side), mode="bicubic", antialias=True).flatten(2)
-    wanted = torch.nn.functional.interpolate(square, size=count, mode="nearest")[0].T
-    made = resize_positions(positions, count, prefix=1)
-    torch.testing.assert_close(made[1:], wanted)
-    assert torch.equal(made[0], positions[0])
