@@ -99,7 +99,8 @@ def test_merged_classes_are_learned_as_one(model: ViTLens, root: Path, settings:
     assert result.per_class["others"]["items"] == 6
 
 
-Folds = variant(Shapes, published=(), name="tiny-folds", splits={"all": TEST, "fold1": None, "fold2": None, "fold3": None}, default_split="all")
+SPLITS = {"all": TEST, "fold1": None, "fold2": None, "fold3": None}
+Folds = variant(Shapes, published=(), name="tiny-folds", splits=SPLITS, default_split="all")
 
 
 class FoldedShapes(Folds):  # type: ignore[valid-type, misc]
