@@ -305,8 +305,8 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
     """Positions [prefix + n, D] for `count` patch tokens: bicubic with antialias over the square grid; the `prefix` rows stay.
 
-    A count that is no square is reached from the nearest square by nearest-neighbour steps. (The reference takes the largest square
-    below it; the Toybox's audio lens, 96 tokens, was trained with the nearest.)
+    A count that is no square is reached from the nearest square by nearest-neighbour steps. (The reference takes the largest
+    square below it; the Toybox's audio lens, 96 tokens, was trained with the nearest.)
     """
     rows = positions[prefix:]
     if rows.shape[0] == count:
