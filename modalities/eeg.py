@@ -123,10 +123,8 @@ class EEG(Modality):
         given = Source(source, ACCEPTED)
         rate = None if rate is None else files.checked_rate(rate, given)
         recording = self._recording(given, rate, channels, epoch, format, key)
-        data, start = files.checked_volts(recording.data, unit, given), start + recording.before
-        seconds = data.shape[1] / recording.rate
-        if not 0 <= start < seconds:
-            raise given.refuse(f"start {start:g} s is outside its {seconds:g} s")
+        data, start = recording.from_second(start, given)
+        data = files.checked_volts(data, unit, given, recording.names)
         info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(start)}
         return Sample(data, given.name, info)
 
@@ -134,7 +132,7 @@ class EEG(Modality):
         self, source: Source, rate: float | None, names: Sequence[str] | None, epoch: int, format: str | None, key: str | None
     ) -> Recording:
         """The model's channels of whatever `source` is."""
-        montage = Montage(self.channels, self.names)
+        montage = self._montage()
         if source.is_array:
             return files.from_array(source.array(), source, names, rate, montage)
         with source.local_file(extensions=self.extensions, format=format) as path:
@@ -147,6 +145,13 @@ class EEG(Modality):
         if rate is not None and abs(rate - own) > 1e-6 * own:
             raise source.refuse(f"a file of {own:g} Hz, but rate={rate:g}", "leave rate= out")
         return recording
+
+    def _montage(self) -> Montage:
+        return Montage(self.channels, self.names)
+
+    def inspect(self, item: Any, **defaults: Any) -> Sample:
+        """A recording of any number of channels."""
+        return _AnyMontage(**{**self.options(), "names": None}).load(item, **defaults)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """One window [channels, samples]; to train, one that starts up to 20 ms earlier or later, with a little noise.
@@ -292,6 +297,13 @@ class EEG(Modality):
         label = f"{bar:g} deviations" if standardized else f"{1e6 * bar:g} microvolts"
         axes.plot([1.01, 1.01], [gap - bar, gap], color="black", linewidth=2, transform=axes.get_yaxis_transform(), clip_on=False)
         axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=axes.get_yaxis_transform())
+
+
+class _AnyMontage(EEG):
+    """Reads whatever EEG channels a recording has."""
+
+    def _montage(self) -> Montage:
+        return Montage(None, None)
 
 
 def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, float]:

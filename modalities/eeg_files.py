@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitlens.errors import MissingDependencyError
+from vitlens.isolation import isolated
 from vitlens.sources import Source, suffix_of
 
 ACCEPTED = (
@@ -27,25 +28,49 @@ LARGEST, SMALLEST = 0.01, 1e-8
 MAX_VALUES = 1 << 29
 VOLTS = ("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "bio")
 """MNE's kinds of channels that are measured in volts."""
-NOT_EEG = re.compile(r"eog|[hv]eo|ecg|ekg|emg|sti|status|trig|misc|resp|gsr|mark|event|annot|photic|pulse|spo2|acc")
+NOT_EEG = re.compile(
+    r"eog|[hv]eo|ecg|ekg|emg|sti|status|trig|misc|resp|gsr|mark|event|annot|photic|pulse|spo2|acc|exg|plet|temp|erg|aux"
+)
 """Plain names of channels that lie beside the EEG in formats that do not say what kind a channel is."""
 OLD_NAMES = {"t7": "t3", "t8": "t4", "p7": "t5", "p8": "t6", "t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
 """The same places in the 10-20 system of 1958 and in today's."""
 
 
 class Recording(NamedTuple):
-    """Channels of a recording: values [channels, samples], names, rate (hertz), seconds from the first sample to time zero."""
+    """Channels of a recording: values [channels, samples], names, rate (hertz), seconds from the first sample to time zero.
+
+    `segments` are the pieces of a recording with gaps: (seconds at which it begins, its first sample, number of samples).
+    """
 
     data: np.ndarray
     names: list[str]
     rate: float
     before: float = 0.0
+    segments: tuple[tuple[float, int, int], ...] = ()
+
+    def from_second(self, start: float, source: Source) -> tuple[np.ndarray, float]:
+        """The values of the piece that holds the second `start`, and `start` counted from its beginning.
+
+        Raises:
+            InputError: nothing was recorded at that time.
+        """
+        for begin, first, count in self.segments:
+            if begin <= start < begin + count / self.rate:
+                return self.data[:, first : first + count], start - begin
+        if self.segments:
+            pieces = ", ".join(f"{begin:g} to {begin + count / self.rate:g} s" for begin, _, count in self.segments[:8])
+            raise source.refuse(f"start {start:g} s lies in a gap of the recording", f"it was interrupted; there are {pieces}")
+        start += self.before
+        seconds = self.data.shape[1] / self.rate
+        if not 0 <= start < seconds:
+            raise source.refuse(f"start {start:g} s is outside its {seconds:g} s")
+        return self.data, start
 
 
 class Montage(NamedTuple):
     """The channels a model takes: how many, and which in which order (None: whatever the recording has)."""
 
-    channels: int
+    channels: int | None
     names: Sequence[str] | None
 
     def places(self, names: list[str], source: Source) -> list[int]:
@@ -56,9 +81,9 @@ class Montage(NamedTuple):
         """
         if self.names is None:
             found = [i for i, name in enumerate(names) if not NOT_EEG.match(plain(name))]
-            if len(found) != self.channels:
+            if len(found) != (len(found) or 1 if self.channels is None else self.channels):
                 listed = ", ".join(names[i] for i in found[:8]) + (", ..." if len(found) > 8 else "")
-                advice = f"{self.channels} channels, or say which with the option names=[...]"
+                advice = f"{self.channels or 'some'} channels, or say which with the option names=[...]"
                 raise source.refuse(f"{len(found)} EEG channels ({listed or 'none'})", advice)
             return found
         known: dict[str, list[int]] = {}
@@ -101,6 +126,8 @@ def from_array(array: np.ndarray, source: Source, names: Sequence[str] | None, r
             raise source.refuse(f"{rows} rows, but channels={names!r:.80}", "one name per row")
         places = montage.places(list(names), source)
         return Recording(array[places], [names[i] for i in places], rate)
+    if montage.channels is None:
+        return Recording(array, [], rate)
     if rows != montage.channels and array.shape[1] == montage.channels:
         raise source.refuse(f"{rows} rows of {montage.channels} values", "transpose it (array.T)")
     if rows != montage.channels:
@@ -113,7 +140,16 @@ def from_array(array: np.ndarray, source: Source, names: Sequence[str] | None, r
 
 
 def from_file(path: Path, source: Source, epoch: int, montage: Montage) -> Recording:
-    """The montage's channels of a recording or of one of its epochs, in volts, read by MNE."""
+    """The montage's channels of a recording or of one of its epochs, in volts, read by MNE.
+
+    EEGLAB's files in a process of its own: a flipped bit may make scipy's loadmat end the one that it runs in.
+    """
+    if suffix_of(path) == "set":
+        return isolated(_from_file, path, source, epoch, montage)
+    return _from_file(path, source, epoch, montage)
+
+
+def _from_file(path: Path, source: Source, epoch: int, montage: Montage) -> Recording:
     import mne
 
     with source.decoding(), mne.use_log_level("ERROR"):
@@ -132,7 +168,8 @@ def from_file(path: Path, source: Source, epoch: int, montage: Montage) -> Recor
         check_size(len(picked), len(recording.times), source)
         data = recording.get_data(picks=picked)
         names = [recording.ch_names[i] for i in picked]
-        return Recording(data[0] if data.ndim == 3 else data, names, float(recording.info["sfreq"]), before)
+        rate = float(recording.info["sfreq"])
+        return Recording(data[0] if data.ndim == 3 else data, names, rate, before, _edf_segments(path, rate))
 
 
 def _open(path: Path, source: Source) -> Any:
@@ -165,8 +202,8 @@ def checked_rate(rate: Any, source: Source) -> float:
     return float(rate)
 
 
-def checked_volts(data: np.ndarray, unit: str, source: Source) -> np.ndarray:
-    """`data`, given in `unit`, as finite float32 volts (or standardized) whose deflections are those of an EEG."""
+def checked_volts(data: np.ndarray, unit: str, source: Source, names: Sequence[str] = ()) -> np.ndarray:
+    """`data`, given in `unit`, as finite float32 volts (or standardized) whose deflections are those of an EEG, in every row."""
     source.numeric(data)
     if (data == data[:, :1]).all():
         raise source.refuse("a flat recording: every channel is constant")
@@ -184,13 +221,31 @@ def checked_volts(data: np.ndarray, unit: str, source: Source) -> np.ndarray:
         raise source.refuse(f"deflections of {deflection:.2g} V, probably {word}", advice)
     elif deflection < SMALLEST:
         raise source.refuse(f"deflections of {deflection:.2g} V, too small for an EEG in {unit}")
+    else:
+        _check_each(data, names, source)
     return data
 
 
-def _typical_deflection(data: np.ndarray) -> float:
-    """Median distance of live channels from their own median, so that electrode offsets and flat channels do not count."""
+def _check_each(data: np.ndarray, names: Sequence[str], source: Source) -> None:
+    """Refuse rows that can be no EEG beside the others: most likely a channel whose unit is missing or another."""
+    each = _deflections(data)
+    odd = [row for row in np.flatnonzero(each > LARGEST) if each[row] > 100 * np.median(each)]
+    if odd:
+        named = ", ".join(f"{names[row] if names else f'row {row}'} ({each[row]:.2g} V)" for row in odd[:8])
+        raise source.refuse(
+            f"channels that are no EEG, whatever the others are: {named}", "give them their unit, or leave them out"
+        )
+
+
+def _deflections(data: np.ndarray) -> np.ndarray:
+    """Median distance of every channel from its own median, so that electrode offsets do not count."""
     data = data[:, :: max(1, data.shape[1] // 10_000)].astype(np.float64)
-    distances = np.median(np.abs(data - np.median(data, axis=1, keepdims=True)), axis=1)
+    return np.median(np.abs(data - np.median(data, axis=1, keepdims=True)), axis=1)
+
+
+def _typical_deflection(data: np.ndarray) -> float:
+    """The deflection of live channels; flat ones do not count."""
+    distances = _deflections(data)
     live = distances[distances > 0]
     return float(np.median(live)) if live.size else float(np.ptp(data, axis=1).max())
 
@@ -224,11 +279,48 @@ def _edf_bytes(path: Path) -> tuple[int, int]:
     return path.stat().st_size, header + records * per_record * sample_bytes
 
 
+def _edf_segments(path: Path, rate: float) -> tuple[tuple[float, int, int], ...]:
+    """The pieces of an EDF+D or BDF+D file with gaps, by the times that stand in its records (EDF+ 2.1); none without gaps."""
+    sample_bytes = {"edf": 2, "bdf": 3}.get(suffix_of(path))
+    with path.open("rb") as file:
+        head = file.read(256)
+        if sample_bytes is None or head[192:197] not in (b"EDF+D", b"BDF+D"):
+            return ()
+        header, records, seconds, signals = (float(head[at:to]) for at, to in ((184, 192), (236, 244), (244, 252), (252, 256)))
+        table = file.read(int(256 * signals))
+        counts = [int(table[at : at + 8]) for at in range(int(216 * signals), int(224 * signals), 8)]
+        labels = [table[16 * i : 16 * i + 16].strip() for i in range(int(signals))]
+        times = next((i for i, label in enumerate(labels) if label.endswith(b"Annotations")), None)
+        if times is None:
+            return ()
+        size, before = sum(counts) * sample_bytes, sum(counts[:times]) * sample_bytes
+        onsets: list[float] = []
+        for record in range(int(records)):
+            file.seek(int(header) + record * size + before)
+            found = re.match(rb"\+?(-?[\d.]+)", file.read(counts[times] * sample_bytes))
+            onsets.append(float(found[1]) if found else record * seconds)
+    return _pieces([onset - onsets[0] for onset in onsets], seconds, round(seconds * rate))
+
+
+def _pieces(onsets: Sequence[float], seconds: float, samples: int) -> tuple[tuple[float, int, int], ...]:
+    """Records at `onsets`, of so many `seconds` and `samples`, joined where one begins as the one before it ends."""
+    pieces: list[tuple[float, int, int]] = []
+    for record, onset in enumerate(onsets):
+        if pieces and abs(onset - onsets[record - 1] - seconds) < 0.5 * seconds / max(samples, 1):
+            begin, first, count = pieces[-1]
+            pieces[-1] = (begin, first, count + samples)
+        else:
+            pieces.append((onset, record * samples, samples))
+    return tuple(pieces) if len(pieces) > 1 else ()
+
+
 def _brainvision_samples(path: Path, source: Source) -> tuple[float, float]:
     """How many samples the data file of a BrainVision header has, and how many header and markers speak of."""
     text = _brainvision_text(path)
     entries = dict(re.findall(r"^(\w+)=(.*?)\s*$", text, re.MULTILINE))
     data = path.parent / entries.get("DataFile", "").replace("$b", path.stem)
+    if not data.resolve().is_relative_to(path.parent.resolve()):
+        raise source.refuse(f"it refers to {entries['DataFile'][:80]!r}, outside its folder")
     if "DataFile" in entries and not data.is_file():
         raise source.refuse(f"its data file {data.name} is not beside it")
     width = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}.get(entries.get("BinaryFormat", ""))

@@ -138,6 +138,10 @@ class Modality(ABC):
             raise InputError(repr(item), "nothing to read", self.accepts)
         return self.read(item, **defaults)
 
+    def inspect(self, item: Any, **defaults: Any) -> Sample:
+        """`load` for a person who looks at a file: what a model needs of it does not matter, only what it is."""
+        return self.load(item, **defaults)
+
     @classmethod
     def read_options(cls) -> list[str]:
         """Names of the keyword options `read` takes (unit, rate, camera ...)."""

@@ -45,18 +45,24 @@ def info(
     modality = modality or (None if Path(file).is_dir() else guess_modality(file))
     options = parse_read_options(read_option or (), modality)
     chosen, sample = read_one(file, modality, options, model)
-    tensor = chosen.transform(sample)
+    try:
+        tensor = chosen.transform(sample)
+        result = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+    except InputError as error:  # the file is what it is; only a model would want more of it
+        if model is not None or output is not None:
+            raise
+        tensor, result = None, {"none": error.found}
     facts = {
         "file": file,
         "modality": chosen.name,
         **chosen.describe(sample),
     }
-    result = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
     if as_json:
         say_json({**facts, "unit": chosen.unit, "steps": chosen.steps(), "tensor": result})
     else:
         steps = [(f"step {number}", step) for number, step in enumerate(chosen.steps(), start=1)]
-        say_pairs([*facts.items(), ("unit", chosen.unit), *steps, ("tensor", f"{result['dtype']} {result['shape']}")])
+        made = f"{result['dtype']} {result['shape']}" if tensor is not None else f"none: {result['none']}"
+        say_pairs([*facts.items(), ("unit", chosen.unit), *steps, ("tensor", made)])
     if output is not None:
         info_picture(chosen, sample, tensor, output)
         if not as_json:
@@ -83,4 +89,5 @@ def read_one(
     from vitlens.zoo import find_modality
 
     chosen = find_modality(item.modality, model)
-    return chosen, chosen.load(item.source, **options.get(item.modality, {}))
+    read = chosen.inspect if model is None else chosen.load
+    return chosen, read(item.source, **options.get(item.modality, {}))
