@@ -229,7 +229,7 @@ def checked_volts(data: np.ndarray, unit: str, source: Source, names: Sequence[s
 def _check_each(data: np.ndarray, names: Sequence[str], source: Source) -> None:
     """Refuse rows that can be no EEG beside the others: most likely a channel whose unit is missing or another."""
     each = _deflections(data)
-    odd = [row for row in np.flatnonzero(each > LARGEST) if each[row] > 100 * np.median(each)]
+    odd = [int(row) for row in np.flatnonzero(each > LARGEST) if each[row] > 100 * np.median(each)]
     if odd:
         named = ", ".join(f"{names[row] if names else f'row {row}'} ({each[row]:.2g} V)" for row in odd[:8])
         raise source.refuse(

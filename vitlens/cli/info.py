@@ -63,7 +63,7 @@ def info(
         steps = [(f"step {number}", step) for number, step in enumerate(chosen.steps(), start=1)]
         made = f"{result['dtype']} {result['shape']}" if tensor is not None else f"none: {result['none']}"
         say_pairs([*facts.items(), ("unit", chosen.unit), *steps, ("tensor", made)])
-    if output is not None:
+    if output is not None and tensor is not None:
         info_picture(chosen, sample, tensor, output)
         if not as_json:
             say(f"{output}: left the file, right what the model gets of it")
