@@ -24,25 +24,25 @@ def picture(stage: Stage, *, size: int = 64, take: int = 0, oversample: int | No
     room = stage.room(take)
     side = size * oversample
     directions = room.directions(side)
-    lamps = _lamps(room, side, oversample)
+    lamps = lamp_directions(room, side, oversample)
     hits = stage.cast(room.position, directions)
     uncovered = np.ones(len(directions), bool)
     uncovered[hits.rays] = MATERIALS[stage.thing.material].finish.clear > 0
     light = np.empty_like(directions)
     light[uncovered] = _background(stage, room, directions[uncovered], lamps[uncovered])
-    light[hits.rays] = _object(stage, room, hits, directions[hits.rays], lamps[hits.rays], light, side)
+    light[hits.rays] = shaded(stage, room, hits, directions[hits.rays], lamps[hits.rays], light, side)
     mean = np.einsum("yaxbc->yxc", light.reshape(size, oversample, size, oversample, 3)) / oversample**2
-    return _developed(mean)
+    return developed(mean)
 
 
-def _developed(light: np.ndarray) -> np.ndarray:
+def developed(light: np.ndarray) -> np.ndarray:
     """Linear light as sRGB bytes; bright light runs smoothly into white."""
     x = light * 1.05
     x = x * (1 + x / 6.0) / (1 + x * 0.28)
     return np.rint(255 * x.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
-def _lamps(room: Room, side: int, oversample: int) -> np.ndarray:
+def lamp_directions(room: Room, side: int, oversample: int) -> np.ndarray:
     """Direction to a point of the lamp for each ray `[side * side, 3]`: the rays of one pixel share out its disc."""
     count = oversample**2
     radius, angle = np.sqrt((np.arange(count) + 0.5) / count), np.arange(count) * 2.39996
@@ -57,30 +57,30 @@ def _background(stage: Stage, room: Room, directions: np.ndarray, lamps: np.ndar
     """Linear light `[n, 3]` of floor and wall, with the object's shadow on them."""
     distance, is_wall = room.meet(directions)
     points = room.position + distance[:, None] * directions
-    sunny = room.brightness * (1 - _shadow(stage, points, lamps))
+    sunny = room.brightness * (1 - shadow_on(stage, points, lamps))
     x, y, z = np.ascontiguousarray(points.T)
     light = np.empty((3, len(points)), np.float32)  # colours first: long rows are much faster than rows of three
     if is_wall.any():
         along = room.wall_normal[2] * x[is_wall] - room.wall_normal[0] * z[is_wall]
         colour = wall(room.wall_kind, room.wall_look, along, y[is_wall])
-        light[:, is_wall] = _matt(room, colour, room.wall_normal, sunny[is_wall], 0.8 + 0.2 * step(y[is_wall], 0, 0.3))
+        light[:, is_wall] = matt(room, colour, room.wall_normal, sunny[is_wall], 0.8 + 0.2 * step(y[is_wall], 0, 0.3))
     is_floor = ~is_wall
     if is_floor.any():
         x, z = x[is_floor], z[is_floor]
         reach = float(np.linalg.norm(stage.mesh.extent()[[0, 2]])) / 2
         open_sky = 1 - 0.55 * np.exp((x * x + z * z) / -((0.75 * reach) ** 2))  # under the object little light arrives
         colour = floor(room.floor_kind, room.floor_look, x, z)
-        light[:, is_floor] = _matt(room, colour, np.array([0, 1, 0]), sunny[is_floor], open_sky)
+        light[:, is_floor] = matt(room, colour, np.array([0, 1, 0]), sunny[is_floor], open_sky)
     return light.T
 
 
-def _matt(room: Room, colour: np.ndarray, normal: np.ndarray, sunny: np.ndarray, open_sky: np.ndarray) -> np.ndarray:
+def matt(room: Room, colour: np.ndarray, normal: np.ndarray, sunny: np.ndarray, open_sky: np.ndarray) -> np.ndarray:
     """Linear light `[3, n]` of a matt plane of some `colour` `[3, n]`, under the lamp where it is `sunny` and the open sky."""
     direct, sky = sunny * np.float32(max(float(room.lamp @ normal), 0.12)), open_sky * np.float32(room.ambient * 1.3)
     return colour * (WARM[:, None] * direct + COOL[:, None] * sky)
 
 
-def _shadow(stage: Stage, points: np.ndarray, lamps: np.ndarray) -> np.ndarray:
+def shadow_on(stage: Stage, points: np.ndarray, lamps: np.ndarray) -> np.ndarray:
     """1 where the object hides the lamp; asked only of points from which the lamp's ray passes near the object."""
     extent = stage.mesh.extent()
     away = points - np.array([0, extent[1] / 2, 0], np.float32)
@@ -92,7 +92,7 @@ def _shadow(stage: Stage, points: np.ndarray, lamps: np.ndarray) -> np.ndarray:
     return shadow
 
 
-def _object(
+def shaded(
     stage: Stage, room: Room, hits: Hits, directions: np.ndarray, lamps: np.ndarray, behind: np.ndarray, side: int
 ) -> np.ndarray:
     """Linear light `[n, 3]` that the object sends along the rays that meet it."""
