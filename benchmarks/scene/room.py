@@ -1,7 +1,7 @@
 """A room with Toybox objects on its floor, ray cast from a walk in front of them: posed RGB-D of which everything is known.
 
-The objects are held-out ones, each of another shape, so that a name means one of them. They face the walk as they face the Toybox's
-own camera: the models know no shape from behind.
+The objects are held-out ones, each of another shape, so that a name means one of them. They face the walk as they face the
+Toybox's own camera: the models know no shape from behind.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from vitlens.scene.camera import Camera
 
 SIDE = 512
 """Pixels of a frame, across and down."""
-FIELD_OF_VIEW = 62.0
+FIELD_OF_VIEW = 50.0
 FRAMES = 60
 COLUMNS, ROWS = 4, 3
-SPACING = (1.05, 1.0)
+SPACING = (1.35, 1.25)
 """Metres between neighbouring objects, across and in depth."""
-HALF, HEIGHT = 3.6, 2.6
+HALF, HEIGHT = 4.2, 2.6
 """Metres from the room's middle to its walls, and to its ceiling."""
 _FLOOR, _WALL = (0.62, 0.60, 0.57), (0.80, 0.80, 0.77)
 
@@ -93,8 +93,8 @@ class ToyRoom:
         found = []
         for share in np.linspace(0, 1, count):
             sideways = np.sin(2 * np.pi * 2.5 * share)
-            eye = np.array([2.0 * sideways, 1.25 + 0.3 * np.sin(2 * np.pi * 1.5 * share), 2.2 + 0.65 * np.cos(2 * np.pi * share)])
-            target = np.array([0.8 * np.sin(2 * np.pi * 5 * share + 1), 0.2, 0.5 * np.cos(2 * np.pi * 3 * share)])
+            eye = np.array([2.2 * sideways, 0.95 + 0.2 * np.sin(2 * np.pi * 1.5 * share), 3.1 + 0.6 * np.cos(2 * np.pi * share)])
+            target = np.array([1.3 * np.sin(2 * np.pi * 5 * share + 1), 0.15, 0.2 + 0.8 * np.cos(2 * np.pi * 3 * share)])
             found.append(looking(eye, target))
         return found
 
