@@ -38,6 +38,7 @@ COMMANDS = {
         "Measure a model on datasets: zero-shot, linear probe, few-shot; beside the published numbers.",
     ),
     "datasets": ("vitlens.cli.datasets:app", "The datasets of the field: what they are, and what is on this machine."),
+    "scene": ("vitlens.cli.scene:app", "Find things in a scanned place by any sense: build a map of posed RGB-D, and ask it."),
     "toybox": (
         "vitlens.cli.toybox:app",
         "A procedural world for every sensor: make it, train on it, measure a model on it.",

@@ -46,7 +46,7 @@ def with_streams(*, without: Sequence[str] = ()) -> Callable[[Callable[..., Any]
         parameters += [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.default is not p.empty]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__doc__ = command.__doc__
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
 
     return wrap

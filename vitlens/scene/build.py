@@ -149,7 +149,7 @@ def embed_crops(
     from vitlens.store.store import EmbeddingStore
 
     engine = Engine(model, batch_size=settings.batch_size, num_workers=settings.num_workers, precision=settings.dtype)
-    found = EmbeddingStore(store).embed(engine, "image", crops, on_error="skip", progress=progress)  # type: ignore[arg-type]
+    found = EmbeddingStore(store).embed(engine, "image", crops, on_error="skip", progress=progress)
     if not found.kept:
         raise next(iter(found.errors.values()), InputError(str(store), "no crops", "frames with depth"))
     vectors = found.vectors.numpy()

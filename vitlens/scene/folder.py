@@ -109,7 +109,7 @@ class Scene:
         import trimesh
 
         with decoding(self.folder / MESH, ACCEPTED):
-            found = trimesh.load(self.folder / MESH, file_type="ply", process=False)
+            found: Any = trimesh.load(self.folder / MESH, file_type="ply", process=False)
             return Mesh(np.asarray(found.vertices), np.asarray(found.visual.vertex_colors)[:, :3], np.asarray(found.faces))
 
     @cached_property

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitlens.checks import either, one_of
-from vitlens.errors import InputError, MissingDependencyError, OptionError
+from vitlens.errors import InputError, OptionError
 from vitlens.scene.camera import Intrinsics
 from vitlens.scene.layout import Found, Layout
 from vitlens.scene.layout_files import LAYOUTS
@@ -99,8 +99,6 @@ def _sizes(frames: list[Frame], found: Found) -> tuple[tuple[int, int], tuple[in
         assert frame.depth is not None and frame.colour is not None
         try:
             depth, colour = read_stored_depth(frame.depth, found.depth_size), read_colour(frame.colour)
-        except MissingDependencyError:
-            raise
         except InputError as error:
             reasons.append(error)
             continue

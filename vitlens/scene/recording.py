@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitlens.checks import number, numbers, one_of, whole
-from vitlens.errors import InputError, MissingDependencyError, OptionError
+from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
 from vitlens.scene.camera import CONVENTIONS, DIRECTIONS, Camera, camera_to_world, pose_fault
 from vitlens.sources import decoding
@@ -179,7 +179,6 @@ def read_stored_depth(path: Path, size: tuple[int, int] | None = None) -> np.nda
 
     Raises:
         InputError: it cannot be read, or holds nothing but missing pixels.
-        MissingDependencyError: Record3D's compressed files without liblzfse.
     """
     if path.suffix == ".depth":
         return _read_lzfse(path, size)
@@ -189,13 +188,11 @@ def read_stored_depth(path: Path, size: tuple[int, int] | None = None) -> np.nda
 
 def _read_lzfse(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     """Record3D's depth: float32 metres, compressed, without a word about their shape."""
+    import imagecodecs
+
     accepted = "a depth map of Record3D"
-    try:
-        import liblzfse
-    except ImportError as error:
-        raise MissingDependencyError(f"{path}: reading .depth files needs liblzfse: pip install pyliblzfse") from error
     with decoding(path, accepted):
-        values = np.frombuffer(liblzfse.decompress(path.read_bytes()), np.float32)
+        values = np.frombuffer(imagecodecs.lzfse_decode(path.read_bytes()), np.float32)
     if size is None or values.size != size[0] * size[1]:
         wanted = f"{size[0]} x {size[1]}" if size else "as many as metadata.json says (dw, dh)"
         raise InputError(str(path), f"{values.size} depth values", f"{accepted}: {wanted}")

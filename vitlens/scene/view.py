@@ -6,6 +6,7 @@ Walls that are seen from behind are left out, as in a doll's house.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ LAYERS = 6
 AZIMUTHS, HEIGHTS = 16, (25.0, 40.0, 60.0)
 """Viewpoints that are tried: around, and degrees above the horizon."""
 FIELD_OF_VIEW = 40.0
+NEAR = 0.8
+"""Distance of a viewpoint, as a share of that from which the ball around the scene fills the picture."""
 COLD, COLOURS = 0.35, "inferno"
 BOX_COLOUR = "#18c5d9"
 _EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
@@ -81,35 +84,37 @@ class Studio:
         corner = self.mesh.triangles[np.maximum(seen.triangle, 0), 0]
         return np.where(seen.triangle >= 0, self.nearest[corner], -1)
 
-    def pose(self, azimuth: float, height: float) -> np.ndarray:
-        """Camera-to-world of a viewpoint around the scene, in degrees."""
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """Rows: a side, up, and what lies ahead of that side; azimuths count from the first to the last."""
         up = self.scene.up
         side = np.cross(up, [1.0, 0, 0] if abs(up[0]) < 0.9 else [0, 0, 1.0])
         side /= np.linalg.norm(side)
-        ahead = np.cross(side, up)
+        return np.stack([side, up, np.cross(side, up)])
+
+    def pose(self, azimuth: float, height: float) -> np.ndarray:
+        """Camera-to-world of a viewpoint around the scene, in degrees."""
         around, above = np.deg2rad(azimuth), np.deg2rad(height)
-        away = np.cos(above) * (np.cos(around) * side + np.sin(around) * ahead) + np.sin(above) * up
-        forward = -away
-        right = np.cross(forward, up)
+        away = np.array([np.cos(above) * np.cos(around), np.sin(above), np.cos(above) * np.sin(around)]) @ self.axes
+        right = np.cross(-away, self.axes[1])
         right /= np.linalg.norm(right)
         pose = np.eye(4)
-        pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-        pose[:3, 3] = self.middle + away * self.reach / np.sin(np.deg2rad(FIELD_OF_VIEW / 2)) * 0.95
+        pose[:3, :3] = np.stack([right, np.cross(-away, right), -away], axis=1)
+        pose[:3, 3] = self.middle + away * self.reach / np.sin(np.deg2rad(FIELD_OF_VIEW / 2)) * NEAR
         return pose
 
-    def best_pose(self, wanted: np.ndarray) -> np.ndarray:
-        """The viewpoint that shows most of the `wanted` voxels, and much of all."""
+    def best_side(self, wanted: np.ndarray) -> tuple[float, float]:
+        """Azimuth and height of the viewpoint that shows most of the `wanted` voxels, and much of all."""
         camera, hot = camera_of(72, 54), np.zeros(len(self.scene.voxels) + 1, bool)
         hot[wanted] = True
-        best, score = self.pose(30, 40), -1.0
+        best, score = (30.0, 40.0), -1.0
         for height in HEIGHTS:
-            for azimuth in np.arange(AZIMUTHS) * 360 / AZIMUTHS:
-                pose = self.pose(float(azimuth), height)
-                voxel = self.voxel_of(self.look(pose, camera))
+            for azimuth in np.arange(AZIMUTHS) * 360.0 / AZIMUTHS:
+                voxel = self.voxel_of(self.look(self.pose(azimuth, height), camera))
                 shown = len(np.unique(voxel[hot[voxel]])) / max(min(len(wanted), 400), 1)
                 worth = shown + 0.25 * float((voxel >= 0).mean())
                 if worth > score:
-                    best, score = pose, worth
+                    best, score = (float(azimuth), height), worth
         return best
 
     def shaded(self, seen: Seen, pose: np.ndarray, heat: np.ndarray | None) -> np.ndarray:
@@ -163,7 +168,7 @@ def draw(scene: Scene, answer: Answer, path: Path, *, title: str = "", studio: S
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     studio = studio or Studio(scene)
     best = answer.places[0]
-    pose, camera = studio.best_pose(best.voxels), camera_of(960, 720)
+    pose, camera = studio.pose(*studio.best_side(best.voxels)), camera_of(960, 720)
     left.imshow(studio.shaded(studio.look(pose, camera), pose, warmth(answer.heat)))
     for number, place in enumerate(answer.places):
         draw_box(left, place, pose, camera, faint=number > 0)
@@ -176,11 +181,16 @@ def draw(scene: Scene, answer: Answer, path: Path, *, title: str = "", studio: S
     return save(figure, path)
 
 
+def corners(place: Place) -> np.ndarray:
+    """The corners [8, 3] of a place's box."""
+    both = (place.low, place.high)
+    return np.array([[both[index >> axis & 1][axis] for axis in range(3)] for index in range(8)])
+
+
 def draw_box(axes: Axes, place: Place, pose: np.ndarray, camera: Camera, *, faint: bool) -> None:
     """The edges of a place's box."""
-    corners = np.array([[(place.low, place.high)[index >> axis & 1][axis] for axis in range(3)] for index in range(8)])
     inverse = np.linalg.inv(pose)
-    local = corners @ inverse[:3, :3].T + inverse[:3, 3]
+    local = corners(place) @ inverse[:3, :3].T + inverse[:3, 3]
     x = camera.fx * local[:, 0] / local[:, 2] + camera.cx
     y = camera.fy * local[:, 1] / local[:, 2] + camera.cy
     for a, b in _EDGES:

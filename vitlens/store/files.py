@@ -2,7 +2,7 @@
 
     npz          <modality> [n, E] float32, <modality>_items [n] str, <modality>_rows [n] int64; space, model
     parquet      a row per item: row, item, modality, embedding; vitlens.space, .dim and .model in the schema's metadata
-    safetensors  <modality> [n, E] float32, <modality>.rows [n] int64; items (JSON), space, dim and model in the metadata
+    safetensors  <modality> [n, E] float32 or float16, <modality>.rows [n] int64; items (JSON), space, dim, model in the metadata
 
 `rows` are positions among the inputs, so that what was read from a manifest can be joined with it again. A file name that is no
 UTF-8 keeps its bytes; parquet, whose texts must be UTF-8, has a column `item_bytes` for them where there is such a name.
@@ -55,6 +55,8 @@ class Content:
     space: EmbeddingSpace
     model: str
     columns: Mapping[str, Column] = field(default_factory=dict)
+    half: bool = False
+    """Whether vectors are written as float16, which safetensors files may hold; they are read as float32 all the same."""
 
 
 class StoredEmbeddings(Embeddings):
@@ -173,7 +175,8 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     at = 0
     for modality, column in content.columns.items():
         n = len(column.items)
-        for key, kind, shape, size in ((modality, "F32", [n, content.space.dim], 4), (f"{modality}.rows", "I64", [n], 8)):
+        vectors = ("F16", 2) if content.half else ("F32", 4)
+        for key, shape, (kind, size) in ((modality, [n, content.space.dim], vectors), (f"{modality}.rows", [n], ("I64", 8))):
             end = at + size * math.prod(shape)
             header[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
             at = end
@@ -182,7 +185,7 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     stream.write(len(text).to_bytes(8, "little") + text)
     for column in content.columns.values():
         for piece in column.pieces():
-            stream.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+            stream.write(np.ascontiguousarray(piece, dtype="<f2" if content.half else "<f4").tobytes())
         stream.write(np.array(column.rows, dtype="<i8").tobytes())
 
 
