@@ -1,4 +1,4 @@
-"""A small room with furniture, ray cast: frames whose poses, scale and camera are known, written in any layout, with any fault."""
+"""A small room with furniture, ray cast: frames of which all is known, written in any layout, with any fault."""
 
 from __future__ import annotations
 
@@ -122,3 +122,83 @@ def noisy(frames: tuple[Shot, ...], seed: int = 0) -> tuple[Shot, ...]:
         depth[rng.random(depth.shape) < 0.05] = 0
         found.append(replace(one, depth=depth.astype(np.float32)))
     return tuple(found)
+
+
+# --- the other layouts ---
+
+
+def quaternion(pose: np.ndarray) -> list[float]:
+    from scipy.spatial.transform import Rotation
+
+    return [float(value) for value in Rotation.from_matrix(pose[:3, :3]).as_quat()]
+
+
+def write_tum(folder: Path, frames: tuple[Shot, ...], *, late: float = 0.004, start: float = 1305031102.0) -> Path:
+    """Depth `late` seconds behind colour."""
+    for name in ("rgb", "depth"):
+        (folder / name).mkdir(parents=True)
+    rows: dict[str, list[str]] = {"rgb": ["# color images"], "depth": ["# depth maps"]}
+    for place, one in enumerate(frames):
+        for name, time in (("rgb", start + 0.1 * place), ("depth", start + 0.1 * place + late)):
+            rows[name].append(f"{time:.6f} {name}/{time:.6f}.png")
+        Image.fromarray(one.colour).save(folder / rows["rgb"][-1].split()[1])
+        write_depth(folder / rows["depth"][-1].split()[1], one.depth, 5000)
+    for name, lines in rows.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    lines = ["# ground truth trajectory", "# timestamp tx ty tz qx qy qz qw"]
+    for place, one in enumerate(frames):
+        numbers = " ".join(f"{value:.6f}" for value in [*one.pose[:3, 3], *quaternion(one.pose)])
+        lines.append(f"{start + 0.1 * place:.6f} {numbers}")
+    (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_scannet(folder: Path, frames: tuple[Shot, ...], *, lost: tuple[int, ...] = ()) -> Path:
+    """Colour twice as large as depth, intrinsics for each, -inf for lost frames."""
+    for name in ("color", "depth", "pose", "intrinsic"):
+        (folder / name).mkdir(parents=True)
+    for place, one in enumerate(frames):
+        large = Image.fromarray(one.colour).resize((2 * CAMERA.width, 2 * CAMERA.height))
+        large.save(folder / "color" / f"{place}.jpg", quality=95)
+        write_depth(folder / "depth" / f"{place}.png", one.depth, 1000)
+        pose = np.full((4, 4), -np.inf) if place in lost else one.pose
+        np.savetxt(folder / "pose" / f"{place}.txt", pose, fmt="%.6f")
+    for kind, camera in (("depth", CAMERA), ("color", CAMERA.of_size(2 * CAMERA.width, 2 * CAMERA.height))):
+        matrix = np.eye(4)
+        matrix[:3, :3] = camera.matrix
+        np.savetxt(folder / "intrinsic" / f"intrinsic_{kind}.txt", matrix, fmt="%.6f")
+    return folder
+
+
+def write_replica(folder: Path, frames: tuple[Shot, ...]) -> Path:
+    results = folder / "results"
+    results.mkdir(parents=True)
+    for place, one in enumerate(frames):
+        Image.fromarray(one.colour).save(results / f"frame{place:06}.jpg", quality=95)
+        write_depth(results / f"depth{place:06}.png", one.depth, 6553.5)
+    np.savetxt(folder / "traj.txt", np.stack([one.pose.ravel() for one in frames]))
+    camera = {"w": CAMERA.width, "h": CAMERA.height, "fx": CAMERA.fx, "fy": CAMERA.fy, "cx": CAMERA.cx, "cy": CAMERA.cy}
+    (folder / "cam_params.json").write_text(json.dumps({"camera": {**camera, "scale": 6553.5}}))
+    return folder
+
+
+def write_record3d(folder: Path, frames: tuple[Shot, ...]) -> Path:
+    """Colour twice as large as depth; compressed depth in metres; ARKit's axes."""
+    import imagecodecs
+
+    inside = folder / "rgbd"
+    inside.mkdir(parents=True)
+    poses = []
+    for place, one in enumerate(frames):
+        large = Image.fromarray(one.colour).resize((2 * CAMERA.width, 2 * CAMERA.height))
+        large.save(inside / f"{place}.jpg", quality=95)
+        metres = one.depth.astype(np.float32)
+        metres[0, 0] = np.nan
+        (inside / f"{place}.depth").write_bytes(imagecodecs.lzfse_encode(metres.tobytes()))
+        (inside / f"{place}.conf").write_bytes(b"confidence")
+        stored = stored_pose(one.pose, convention="opengl")
+        poses.append([*quaternion(stored), *stored[:3, 3].tolist()])
+    camera = CAMERA.of_size(2 * CAMERA.width, 2 * CAMERA.height)
+    card = {"w": camera.width, "h": camera.height, "dw": CAMERA.width, "dh": CAMERA.height, "fps": 60, "poses": poses}
+    (folder / "metadata.json").write_text(json.dumps({**card, "K": camera.matrix.T.ravel().tolist()}))
+    return folder

@@ -18,7 +18,7 @@ import numpy as np
 
 from vitlens.scene.camera import same_shape
 from vitlens.scene.recording import Recording
-from vitlens.scene.reprojection import GOOD, Evidence, Fit, Hypothesis, changes, choose_pairs, refined, search, spread
+from vitlens.scene.reprojection import GOOD, Evidence, Fit, Hypothesis, changes, choose_pairs, nearby, search, spread
 
 BETTER = 0.7
 """A hypothesis is a fault's name when its median error is less than this share of that of the recording as it is understood."""
@@ -89,7 +89,7 @@ def check(recording: Recording, *, progress: Callable[[int, int], None] = lambda
         text = f"{len(recording.usable)} usable frames that see the same: nothing can be held against each other"
         return Report(recording, nothing, nothing, (), (*notes, text))
     now, fit = evidence.now(), evidence.fit(evidence.now())
-    best, better = _best(evidence, now, fit)
+    best, better = _best(evidence, fit)
     faults: list[Fault] = []
     if changes(best, now) and better.score > fit.score and better.relative < BETTER * fit.relative:
         faults, better = _faults(recording, now, best, fit, better)
@@ -108,12 +108,9 @@ def check(recording: Recording, *, progress: Callable[[int, int], None] = lambda
     return Report(recording, fit, better, tuple(faults), tuple(notes))
 
 
-def _best(evidence: Evidence, now: Hypothesis, fit: Fit) -> tuple[Hypothesis, Fit]:
+def _best(evidence: Evidence, fit: Fit) -> tuple[Hypothesis, Fit]:
     """The best hypothesis: near by where frames fit already, of all where they do not."""
-    if fit.score < GOOD:
-        return search(evidence)
-    near = refined(evidence, now)
-    return near, evidence.fit(near)
+    return search(evidence) if fit.score < GOOD else nearby(evidence)
 
 
 def _hopeless(fit: Fit, best: Fit) -> str:

@@ -155,12 +155,9 @@ def search(evidence: Evidence) -> tuple[Hypothesis, Fit]:
         found = [guess for start in plain for guess in _guesses(evidence, start, scales, factors)]
         finer = [refined(evidence, guess) for guess in found]
         ranked += [(evidence.fit(guess), guess) for guess in [*plain, *finer, *map(_rounded, finer)]]
-        top = max(fit.score for fit, _ in ranked)
-        if top >= GOOD:
+        if max(fit.score for fit, _ in ranked) >= GOOD:
             break
-    good = [(fit, guess) for fit, guess in ranked if fit.score >= 0.95 * top]
-    fit, chosen = min(good, key=lambda pair: (changes(pair[1], now), -pair[0].score))
-    return chosen, fit
+    return _simplest(ranked, now)
 
 
 def _guesses(evidence: Evidence, start: Hypothesis, scales: np.ndarray, zooms: np.ndarray) -> list[Hypothesis]:
@@ -172,16 +169,31 @@ def _guesses(evidence: Evidence, start: Hypothesis, scales: np.ndarray, zooms: n
     return [replace(zoomed[zoom], scale=float(scales[scale])) for zoom, scale in places]
 
 
-def refined(evidence: Evidence, start: Hypothesis) -> Hypothesis:
-    """Scale and zoom by ever smaller steps around a coarse guess."""
+def nearby(evidence: Evidence) -> tuple[Hypothesis, Fit]:
+    """The best scale or zoom, or both, around the recording as it is understood; what fits alike with less change wins."""
+    now = evidence.now()
+    found = [now, refined(evidence, now, zoom=False), refined(evidence, now, scale=False), refined(evidence, now)]
+    return _simplest([(evidence.fit(guess), guess) for guess in [*found, *map(_rounded, found)]], now)
+
+
+def _simplest(ranked: list[tuple[Fit, Hypothesis]], now: Hypothesis) -> tuple[Hypothesis, Fit]:
+    """Of all that fit nearly as well as the best, the one with least that changes."""
+    top = max(fit.score for fit, _ in ranked)
+    good = [(fit, guess) for fit, guess in ranked if fit.score >= 0.95 * top]
+    fit, chosen = min(good, key=lambda pair: (changes(pair[1], now), -pair[0].score))
+    return chosen, fit
+
+
+def refined(evidence: Evidence, start: Hypothesis, *, scale: bool = True, zoom: bool = True) -> Hypothesis:
+    """Scale and zoom, or one of them, by ever smaller steps around a coarse guess."""
     best, score = start, -1.0
-    for step in (1.08, 1.03, 1.01, 1.003):
-        scales = best.scale * step ** np.arange(-2.0, 3.0)
-        zooms = [replace(best, zoom=best.zoom * by) for by in (1 / step, 1.0, step)]
+    for step in (1.08, 1.08, 1.03, 1.03, 1.01, 1.003):
+        scales = best.scale * (step ** np.arange(-2.0, 3.0) if scale else np.ones(1))
+        zooms = [replace(best, zoom=best.zoom * by) for by in ((1 / step, 1.0, step) if zoom else (1.0,))]
         table = np.stack([evidence.scores(one, scales) for one in zooms])
-        zoom, scale = np.unravel_index(table.argmax(), table.shape)
+        at_zoom, at_scale = np.unravel_index(table.argmax(), table.shape)
         if table.max() > score:
-            score, best = float(table.max()), replace(zooms[zoom], scale=float(scales[scale]))
+            score, best = float(table.max()), replace(zooms[at_zoom], scale=float(scales[at_scale]))
     return best
 
 
