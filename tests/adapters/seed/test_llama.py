@@ -297,10 +297,10 @@ def test_wrong_messages_are_named_before_generation(host: SeedLlamaAdapter, mess
     ("options", "text"),
     [
         ({"force_image": True, "max_new_tokens": 32}, "an image needs 33 new tokens .* max_new_tokens is 32"),
-        ({"force_image": True, "max_images": 0}, "max_images must be 1 or more"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more"),
-        ({"top_p": 0}, "top_p must be above 0"),
-        ({"temperature": -1.0}, "temperature must be 0 or more"),
+        ({"force_image": True, "max_images": 0}, "max_images must be a whole number of 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of 1 or more"),
+        ({"top_p": 0}, "top_p must be a number above 0"),
+        ({"temperature": -1.0}, "temperature must be a number of 0 or more"),
         ({"beams": 3}, "unknown option 'beams'; known: max_new_tokens"),
     ],
 )

@@ -136,7 +136,7 @@ def test_keys_can_be_left_out_by_name_only() -> None:
 def test_what_the_shapes_do_not_show_must_be_said() -> None:
     with pytest.raises(OptionError, match="vit_heads must be given"):
         SeedQuantizer.from_state_dict(tiny_seed.state())
-    with pytest.raises(OptionError, match="unknown head 'both'"):
+    with pytest.raises(OptionError, match="head must be image_down or reverse_qformer, found 'both'"):
         SeedQuantizer(head="both")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="not divisible by 5 heads"):
         SeedQuantizer(heads=5)
@@ -197,7 +197,7 @@ def test_wrong_tokens_are_named_before_anything_runs(tiny: SeedQuantizer) -> Non
         tiny.encode_streams({"a": torch.zeros(1, 16, 32), "b": torch.zeros(2, 16, 32)})
     with pytest.raises(HostError, match="found none"):
         tiny.encode_streams({})
-    with pytest.raises(OptionError, match="fuse must be one of"):
+    with pytest.raises(OptionError, match="fuse must be qformer or vit"):
         tiny.encode_streams({"a": torch.zeros(1, 16, 32)}, fuse="llm")  # type: ignore[arg-type]
     with pytest.raises(HostError, match=r"hidden states \[b, n, 32\] are needed, found \[1, 17, 8\]"):
         tiny.encode_hidden(torch.zeros(1, 17, 8))
