@@ -23,6 +23,8 @@ THINGS = (
     (-0.5, 0.0, 0.8, 0.6, 0.5, 0.4),
 )
 """Boxes on the floor: x, y, z of the lower corner's middle, and width, height, depth in metres; y is up."""
+RED = 3
+"""The one that is of one colour; all else is chequered."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def shot(pose: np.ndarray, camera: Camera) -> Shot:
     places = pose[:3, 3] + depth.reshape(-1, 1) * rays[:, 3:]
     checks = (np.floor(places / 0.23).astype(int) * [3, 5, 7]).sum(axis=1)
     colour = np.stack([checks * 37 % 200 + 40, checks * 91 % 180 + 50, checks * 53 % 160 + 60], axis=1)
+    x, y, z, width, height, deep = THINGS[RED]
+    low, high = np.array([x - width / 2, y, z - deep / 2]) - 1e-3, np.array([x + width / 2, y + height, z + deep / 2]) + 1e-3
+    colour[((places > low) & (places < high)).all(axis=1)] = (220, 30, 30)
     return Shot(depth, colour.astype(np.uint8).reshape(*columns.shape, 3), pose)
 
 

@@ -43,6 +43,8 @@ class Settings:
     batch_size: int = 32
     num_workers: int = 0
     dtype: str = "fp32"
+    save_every: int = 256
+    """Crops whose embeddings are put on disk at once: what a kill costs at most."""
     fusion_device: str = "CPU:0"
     """Open3D's name of the device that fuses depth."""
 
@@ -148,7 +150,7 @@ def embed_crops(
     from vitlens.store.engine import Engine
     from vitlens.store.store import EmbeddingStore
 
-    engine = Engine(model, batch_size=settings.batch_size, num_workers=settings.num_workers, precision=settings.dtype)
+    engine = Engine(model, settings.batch_size, settings.num_workers, settings.dtype, settings.save_every)
     found = EmbeddingStore(store).embed(engine, "image", crops, on_error="skip", progress=progress)
     if not found.kept:
         raise next(iter(found.errors.values()), InputError(str(store), "no crops", "frames with depth"))
