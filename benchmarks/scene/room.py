@@ -23,8 +23,6 @@ from vitlens.benchmarks.toybox.world.surfaces import Look, floor, wall
 from vitlens.disk import atomic
 from vitlens.scene.camera import Camera
 
-SIDE = 512
-"""Pixels of a frame, across and down."""
 FIELD_OF_VIEW = 50.0
 FRAMES = 60
 COLUMNS, ROWS = 4, 3
@@ -63,7 +61,8 @@ class ToyRoom:
     """The room of one seed."""
 
     seed: int = 0
-    split: str = "test"
+    side: int = 512
+    """Pixels of a frame, across and down."""
 
     @cached_property
     def placed(self) -> list[Placed]:
@@ -85,8 +84,8 @@ class ToyRoom:
     @property
     def camera(self) -> Camera:
         """The camera of all frames."""
-        focal, middle = SIDE / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2)), (SIDE - 1) / 2
-        return Camera(SIDE, SIDE, focal, focal, middle, middle)
+        focal, middle = self.side / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2)), (self.side - 1) / 2
+        return Camera(self.side, self.side, focal, focal, middle, middle)
 
     def poses(self, count: int = FRAMES) -> list[np.ndarray]:
         """Camera-to-world [4, 4]: to and fro in front of the objects, near and far, high and low."""
@@ -100,10 +99,10 @@ class ToyRoom:
 
     def frame(self, pose: np.ndarray, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """RGB uint8 [s, s, 3], and metres along the camera's axis float32 [s, s] with a Kinect's noise."""
-        fine = SIDE * 2
-        light, depth = self._cast(pose, fine)
-        mean = light.reshape(SIDE, 2, SIDE, 2, 3).mean(axis=(1, 3))
-        metres = depth.reshape(SIDE, 2, SIDE, 2).min(axis=(1, 3))
+        side = self.side
+        light, depth = self._cast(pose, 2 * side)
+        mean = light.reshape(side, 2, side, 2, 3).mean(axis=(1, 3))
+        metres = depth.reshape(side, 2, side, 2).min(axis=(1, 3))
         noise = np.random.default_rng([17, self.seed, number]).standard_normal(metres.shape)
         metres = metres + (0.0012 + 0.0019 * (metres - 0.4) ** 2) * noise
         return developed(mean), metres.astype(np.float32)
@@ -201,5 +200,5 @@ def write_room(room: ToyRoom, folder: Path, count: int = FRAMES) -> Iterator[int
         yield number + 1
     (folder / "trajectory.log").write_text("\n".join(lines) + "\n", encoding="utf-8")
     camera = room.camera
-    card = {"width": SIDE, "height": SIDE, "intrinsic_matrix": camera.matrix.T.ravel().tolist(), "depth_scale": 1000.0}
+    card = {"width": room.side, "height": room.side, "intrinsic_matrix": camera.matrix.T.ravel().tolist(), "depth_scale": 1000.0}
     (folder / "intrinsic.json").write_text(json.dumps(card), encoding="utf-8")

@@ -74,7 +74,7 @@ def shot(pose: np.ndarray, camera: Camera) -> Shot:
     columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     local = camera.points(columns.ravel(), rows.ravel(), np.ones(columns.size))
     rays = np.concatenate([np.broadcast_to(pose[:3, 3], local.shape), local @ pose[:3, :3].T], axis=1).astype(np.float32)
-    depth = mesh_scene().cast_rays(open3d.core.Tensor(rays))["t_hit"].numpy().reshape(columns.shape)
+    depth = mesh_scene().cast_rays(open3d.core.Tensor(rays))["t_hit"].numpy().reshape(columns.shape).copy()
     places = pose[:3, 3] + depth.reshape(-1, 1) * rays[:, 3:]
     checks = (np.floor(places / 0.23).astype(int) * [3, 5, 7]).sum(axis=1)
     colour = np.stack([checks * 37 % 200 + 40, checks * 91 % 180 + 50, checks * 53 % 160 + 60], axis=1)

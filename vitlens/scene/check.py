@@ -22,8 +22,8 @@ from vitlens.scene.reprojection import GOOD, Evidence, Fit, Hypothesis, changes,
 
 BETTER = 0.7
 """A hypothesis is a fault's name when its median error is less than this share of that of the recording as it is understood."""
-AGREES, DISAGREES = 0.03, 0.06
-"""Median difference of depth, as a share of it: below the first, frames fit each other; above the second they do not."""
+DISAGREES = 0.06
+"""Median difference of depth, as a share of it, above which frames do not fit each other."""
 MOST_FRAMES = 300
 """Of longer recordings so many frames are held against their neighbours."""
 CHUNK = 40

@@ -103,7 +103,8 @@ def _surface_of(grid: Any, recording: Recording, voxel: float) -> tuple[Mesh, Vo
         )
     points, normals = cloud.point["positions"].numpy(), cloud.point["normals"].numpy()
     colours = _bytes(cloud.point["colors"].numpy())
-    made = Mesh(mesh.vertex["positions"].numpy(), _bytes(mesh.vertex["colors"].numpy()), mesh.triangle["indices"].numpy())
+    vertices, triangles = (values.numpy().copy() for values in (mesh.vertex["positions"], mesh.triangle["indices"]))
+    made = Mesh(vertices, _bytes(mesh.vertex["colors"].numpy()), triangles)
     return made, _voxels(points, colours, normals, voxel)
 
 
