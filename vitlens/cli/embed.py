@@ -24,6 +24,7 @@ from vitlens.cli.options import (
 from vitlens.display.table import Table
 
 if TYPE_CHECKING:
+    from vitlens.model import ViTLens
     from vitlens.store.items import Inputs
     from vitlens.store.job import Result
 
@@ -90,7 +91,12 @@ def embed(
         say_json(found.to_dict()) if as_json else say_plan(found)
         raise typer.Exit(1 if found.failures else 0)
     with ProgressBar() as bar:
-        result = job.run(lambda needed: open_model(model, needed, device), progress=bar.update)
+
+        def load(needed: list[str]) -> ViTLens:
+            bar.close()  # the spinner has the screen now; the next update opens it again
+            return open_model(model, needed, device)
+
+        result = job.run(load, progress=bar.update)
     say_json(result.to_dict()) if as_json else say_result(result)
     if result.failures:
         raise typer.Exit(1)
