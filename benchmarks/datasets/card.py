@@ -5,6 +5,7 @@ They are the YAML files in `cards/`, one for each dataset; `sources.yaml` has sh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -57,6 +58,12 @@ class DatasetCard:
     """Traps and caveats, each a sentence."""
     other_modality: str | None = None
     """Of a retrieval: what is searched (default: the captions)."""
+
+    @property
+    def folder(self) -> str:
+        """How the layout calls its top folder; empty where it may have any name."""
+        top = re.match(r"([^\s<>/*]+)/ *(<- root)?(\n|$)", self.layout)
+        return top[1] if top else ""
 
     def __post_init__(self) -> None:
         known = ", ".join(self.splits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,7 +91,8 @@ class Found:
 
 
 def root_of(dataset: Dataset, data_root: str | os.PathLike[str] | None) -> Path:
-    """The dataset's folder: in `data_root` the one of its name (ESC-50 is esc50), else `data_root` itself.
+    """The dataset's folder: in `data_root` the one of its name (ESC-50 is esc50), or of the name that its layout shows, if the
+    data is there; else `data_root` itself.
 
     Raises:
         InputError: no such folder.
@@ -102,11 +104,25 @@ def root_of(dataset: Dataset, data_root: str | os.PathLike[str] | None) -> Path:
         raise OptionError(f"{card.name}: say where the data is with --data-root FOLDER or the environment variable VITLENS_DATA")
     root = Path(chosen).expanduser()
     if root.is_dir():
-        plain = _plain(card.name)
-        own = sorted(path for path in root.iterdir() if _plain(path.name) == plain and path.is_dir())
-        return own[0] if own else root
+        own = _inside(root, card.name) or root
+        shown = _inside(own, card.folder) if card.folder else None
+        return shown if shown and _problems(dataset, shown) < _problems(dataset, own) else own
     found = "a file" if root.exists() else "no such folder"
     raise InputError(str(root), found, f"a folder with the folder {card.name} in it, or {card.title} itself ({card.source})")
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The folder in `folder` that is called so, whatever its case and signs."""
+    found = sorted(path for path in folder.iterdir() if _plain(path.name) == _plain(name) and path.is_dir())
+    return found[0] if found else None
+
+
+def _problems(dataset: Dataset, root: Path) -> int:
+    """How much of a dataset is missing there; damaged files are there."""
+    try:
+        return len(dataset.check(root))
+    except InputError:
+        return 0
 
 
 def _plain(name: str) -> str:
@@ -183,6 +199,8 @@ def evaluate(
     )
     scorer, own = _prepared(work, found, settings)
     scores = from_main(scorer() if world()[0] == 0 else Scores({}))
+    for note in work.notes if world()[0] == 0 else ():
+        warnings.warn(f"{work.where}: {note}", stacklevel=2)
     run = {
         "seconds": round(time.monotonic() - begun, 2),
         "embedded_by_this_process": work.store.computed,
@@ -244,7 +262,7 @@ def _result(
     card = found.dataset.card
     described = {key: getattr(card, key) for key in ("name", "title", "version", "task", "modality", "licence")}
     confusion = None if scores.confusion is None else scores.confusion.tolist()
-    notes = [*found.notes, *scores.notes]
+    notes = [*found.notes, *work.notes, *scores.notes]
     notes += [f"{len(work.skipped)} items were skipped, see skipped.csv"] if work.skipped else []
     return Measurement(
         dataset={

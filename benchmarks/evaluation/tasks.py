@@ -27,6 +27,7 @@ from vitlens.errors import InputError, OptionError
 from vitlens.store.engine import Engine, Progress
 from vitlens.store.items import source_name
 from vitlens.store.store import Embedded, EmbeddingStore, OnError
+from vitlens.words import said_same, unknown_words
 from vitlens.zeroshot import fill_templates
 
 Scorer = Callable[[], Scores]
@@ -59,6 +60,8 @@ class Work:
     collapsed: bool = False
     """Whether labels already are the names of merged classes (of a probe, which learns them as one)."""
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the result must say of itself."""
 
     @property
     def merged(self) -> Mapping[str, str]:
@@ -145,8 +148,16 @@ class Work:
     def class_vectors(self) -> Tensor:
         """Class vectors [c, E] of the prompts, each template filled with how the class is written."""
         names = self.dataset.prompt_names(self.split)
-        prompts = [line for name in self.classes for line in fill_templates(names.get(name, name), self.templates)]
-        return class_vectors_of(self.texts(prompts).unflatten(0, (len(self.classes), -1)))
+        prompts = {name: fill_templates(names.get(name, name), self.templates) for name in self.classes}
+        self.check_words({name: lines[:1] for name, lines in prompts.items()}, "classes")
+        lines = [line for own in prompts.values() for line in own]
+        return class_vectors_of(self.texts(lines).unflatten(0, (len(self.classes), -1)))
+
+    def check_words(self, texts: Mapping[str, Sequence[str]], what: str) -> None:
+        """Note which texts (by name) the model cannot tell apart, else which of their words it does not know."""
+        text = self.engine.model.modality("text")
+        said = said_same(text, texts, what) or unknown_words(text, (line for lines in texts.values() for line in lines))
+        self.notes += [said] if said else []
 
     def score(self, scores: Tensor, targets: Tensor) -> Scores:
         """Metrics of scores [n, c] by the dataset's kind of task."""
@@ -179,6 +190,7 @@ def search(work: Work) -> Scorer:
             raise InputError(f"{work.where}, item {item.id}", "no caption", "at least one caption for a retrieval")
     rows, items = work.embed(card.modality, work.items)
     captions = [(place, caption) for place, item in enumerate(items) for caption in item.captions]
+    work.check_words({caption: [caption] for _, caption in captions}, "captions")
     texts = work.texts([caption for _, caption in captions])
     owners = torch.tensor([place for place, _ in captions])
     return lambda: retrieval(rows, texts, owners, names=(card.modality, "text"), protocol=work.protocol)

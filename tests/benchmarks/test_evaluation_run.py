@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 
 from tests.benchmarks.evaluation_world import TEMPLATES, TEST, Captions, Merged, Shapes, Tags, Twins, variant
 from tests.train.tiny import SHAPES, tiny_clip
-from vitlens.benchmarks.datasets import Dataset, Item
+from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
 from vitlens.benchmarks.evaluation import Measurement, Settings, evaluate, find, read_results, write_report
-from vitlens.benchmarks.evaluation.run import spread
+from vitlens.benchmarks.evaluation.run import root_of, spread
 from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.model import ViTLens
 
@@ -65,6 +66,17 @@ def test_a_second_metric_costs_nothing(dataset: Dataset, model: ViTLens, root: P
     assert first.metrics != paper.metrics, "the protocols differ on this data"
 
 
+def test_classes_that_the_model_cannot_tell_apart_are_said(model: ViTLens, root: Path, settings: Settings) -> None:
+    class Alike(Shapes):
+        def prompt_names(self, split: str) -> dict[str, str]:
+            return {"square": "thing", "bar": "Thing"}
+
+    with pytest.warns(UserWarning, match=r"tiny-shapes/test: classes that the model cannot tell apart: 'square' and 'bar'"):
+        result = evaluate(model, Alike(), root, settings)
+    assert any("'square' and 'bar'; their tokens are the same" in note for note in result.notes)
+    assert not any("apart" in note for note in evaluate(model, Shapes(), root, settings).notes)
+
+
 def test_multi_label_counts_classes_without_positives_by_protocol(model: ViTLens, root: Path, settings: Settings) -> None:
     ours, paper = (evaluate(model, Tags(), root, replace(settings, protocol=p)) for p in ("default", "paper"))
     assert paper.metrics["mAP"] == pytest.approx(ours.metrics["mAP"] * 5 / 6)
@@ -106,8 +118,6 @@ def test_own_prompts_are_said(model: ViTLens, root: Path, settings: Settings) ->
 
 def broken(root: Path, folder: Path, **contents: bytes) -> Path:
     """A copy of the world in which some pictures hold something else."""
-    import shutil
-
     shutil.copytree(root, folder)
     for name, content in contents.items():
         (folder / "pictures" / f"{name}.png").write_bytes(content)
@@ -164,6 +174,21 @@ def test_where_the_data_is(root: Path, settings: Settings, tmp_path: Path, monke
     (tmp_path / "Tiny_Shapes").symlink_to(root)
     monkeypatch.setenv("VITLENS_DATA", str(tmp_path))
     assert find(Shapes(), None, settings).root == tmp_path / "Tiny_Shapes"
+
+
+def test_data_is_found_under_the_name_that_the_card_shows(root: Path, settings: Settings, tmp_path: Path) -> None:
+    packed = variant(Shapes, layout="tiny_files/          <- root\n  list.csv\n  pictures/*.png")()
+    shutil.copytree(root, tmp_path / "tiny-files")
+    assert find(packed, tmp_path, settings).root == tmp_path / "tiny-files"
+    assert find(packed, tmp_path / "tiny-files", settings).root == tmp_path / "tiny-files"
+    (tmp_path / "tiny_shapes").mkdir()
+    (tmp_path / "tiny-files").rename(tmp_path / "tiny_shapes" / "tiny_files")
+    assert find(packed, tmp_path, settings).root == tmp_path / "tiny_shapes" / "tiny_files", "unpacked in a folder of its name"
+    other = tmp_path / "other"
+    (other / "tiny_files").mkdir(parents=True)
+    assert root_of(packed, other) == other, "a folder of that name with something else in it"
+    assert get_dataset("modelnet40").card.folder == "modelnet40_normal_resampled"
+    assert get_dataset("imagenet").card.folder == ""
 
 
 def test_a_model_without_the_modality(root: Path, settings: Settings) -> None:

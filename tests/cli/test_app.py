@@ -343,3 +343,11 @@ def test_a_broken_plugin_does_not_spoil_the_others(files: dict[str, Path], here:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "warning: modality 'broken' is left out, it cannot be imported: no driver\n")
     assert "1 text to embed" in done.stdout
+
+
+def test_unknown_words_of_what_is_embedded_or_compared_are_named(here: Path) -> None:
+    toy = ("--model", "vitlens-toybox", "--device", "cpu")
+    with pytest.warns(UserWarning, match=r"does not know 'sparrow'"):
+        run("embed", "-t", "a sparrow", "-t", "a chair", "-o", "texts.npz", *toy)
+    with pytest.warns(UserWarning, match=r"does not know 'hamer' \(nearest known: hammer"):
+        run("similarity", "-t", "a hamer", "--with-text", "a chair", *toy)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ import numpy as np
 from vitlens import checks
 from vitlens.disk import atomic
 from vitlens.errors import OptionError
-from vitlens.modality import get_modality
+from vitlens.modality import get_modality, modality_class
 from vitlens.space import EmbeddingSpace
 from vitlens.store.engine import PRECISIONS, Engine, Progress
 from vitlens.store.files import Column, Content, check_output, write_embeddings
@@ -28,6 +29,7 @@ from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.parts import Parts
 from vitlens.store.store import Embedded, EmbeddingStore, Listed
 from vitlens.store.work_folder import WorkFolder
+from vitlens.words import unknown_words
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -214,6 +216,10 @@ class _Run:
             settings.save_every,
             settings.save_seconds,
         )
+        for modality, items in self.groups.items():
+            wordy = modality_class(modality).tower == "text"
+            if wordy and (words := unknown_words(engine.model.modality(modality), (item.value for item in items))):
+                warnings.warn(words, stacklevel=2)
         self.work.settle({modality: engine.about(modality) for modality in self.groups})
         for modality, listed in self.lists.items():
             found[modality] = self.store.embed(
