@@ -81,7 +81,7 @@ def check_size(channels: int, samples: int, rate: int, source: Source) -> None:
     found = f"{hours:.1f} hours of {channels} channel(s) at {rate} Hz"
     if hours > MAX_HOURS:
         raise source.refuse(found, f"at most {MAX_HOURS} hours: cut it into parts")
-    source.needs(4 * channels * samples, found)
+    source.needs(4 * channels * samples, found, "cut it into parts")
 
 
 def decode(path: Path, source: Source) -> tuple[np.ndarray, int]:

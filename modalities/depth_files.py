@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -31,10 +32,15 @@ def load_map(path: Path, source: Source, key: str | None, kind: str | None = Non
     """
     kind = kind or suffix_of(path)
     if kind in ("npy", "npz"):
-        return source.npy(path, key=key)
+        return source.npy(path, key=key, check=lambda shape: _check_shape(shape, source))
     readers = {"pfm": _read_pfm, "pgm": _read_pgm, "tif": _read_tiff, "tiff": _read_tiff, "png": _read_png}
     with source.decoding():
         return isolated(read_exr, path, source, key) if kind == "exr" else readers[kind](path, source)
+
+
+def _check_shape(shape: tuple[int, ...], source: Source) -> None:
+    if math.prod(shape) > MAX_PIXELS:
+        raise source.refuse(f"an array of shape {list(shape)}", f"at most {MAX_PIXELS / 1e6:.0f} million pixels")
 
 
 def is_deep(path: Path) -> bool:

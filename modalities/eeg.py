@@ -18,9 +18,11 @@ import numpy as np
 
 from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import PerceiverConfig
-from vitlens.modalities import eeg_files as files
+from vitlens.modalities import eeg_values as values
 from vitlens.modalities.companions import companions
-from vitlens.modalities.eeg_files import ACCEPTED, UNITS, Montage, Recording, plain
+from vitlens.modalities.eeg_montage import ACCEPTED, Montage, plain
+from vitlens.modalities.eeg_recordings import Recording, from_file
+from vitlens.modalities.eeg_values import UNITS
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, suffix_of
 
@@ -109,11 +111,12 @@ class EEG(Modality):
     ) -> Sample:
         """Read a recording as float32 [channels, samples] in volts, its channels picked and ordered by name.
 
-        `start` says where the sample begins, in seconds from the recording's first sample; in a file of epochs, from the event of
-        epoch number `epoch`. `channels` names the rows of an array. `unit` is that of an array's values (a file's own units are
-        known; another `unit` than "V" scales them further, for files that state theirs wrongly); "standardized" values have mean
-        0 and deviation 1 per channel and are left as they are. `rate` belongs to an array; of a recording it is only checked.
-        `key` names the array of an .npz.
+        `start` says where the sample begins, in seconds from the recording's first sample, as the format counts the times of its
+        events (of an EDF+D with pauses that is real time); in a file of epochs, from the event of epoch number `epoch`. Of a
+        recording with pauses the piece that holds the start is read. `channels` names the rows of an array. `unit` is that of an
+        array's values (a file's own units are known; another `unit` than "V" scales them further, for files that state theirs
+        wrongly); "standardized" values have mean 0 and deviation 1 per channel and are left as they are. `rate` belongs to an
+        array; of a recording it is only checked. `key` names the array of an .npz. What MNE warns of is in `info["remarks"]`.
 
         Raises:
             InputError: missing, empty or truncated, lacks channels, flat, not finite, not of its unit, an array without rate ...
@@ -121,27 +124,40 @@ class EEG(Modality):
         """
         _check_options(unit, start, epoch)
         given = Source(source, ACCEPTED)
-        rate = None if rate is None else files.checked_rate(rate, given)
-        recording = self._recording(given, rate, channels, epoch, format, key)
-        data, start = recording.from_second(start, given)
-        data = files.checked_volts(data, unit, given, recording.names)
-        info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(start)}
-        return Sample(data, given.name, info)
+        rate = None if rate is None else values.checked_rate(rate, given)
+        recording = self._recording(given, rate, channels, unit, float(start), int(epoch), format, key)
+        seconds = recording.data.shape[1] / recording.rate
+        remarks = [*recording.remarks, *values.check_volts(recording.data, unit, recording.names, given)]
+        if not 0 <= recording.start < seconds:
+            raise given.refuse(f"start {recording.start:g} s is outside its {seconds:g} s")
+        info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(recording.start)}
+        if recording.pieces:
+            info |= {"pieces": list(recording.pieces), "pauses": recording.pauses}
+        return Sample(recording.data, given.name, {**info, "remarks": remarks} if remarks else info)
 
     def _recording(
-        self, source: Source, rate: float | None, names: Sequence[str] | None, epoch: int, format: str | None, key: str | None
+        self,
+        source: Source,
+        rate: float | None,
+        names: Sequence[str] | None,
+        unit: str,
+        start: float,
+        epoch: int,
+        format: str | None,
+        key: str | None,
     ) -> Recording:
         """The model's channels of whatever `source` is."""
         montage = self._montage()
         if source.is_array:
-            return files.from_array(source.array(), source, names, rate, montage)
-        with source.local_file(extensions=self.extensions, format=format) as path:
+            return values.from_array(source.array(), source, names, rate, montage, unit)._replace(start=start)
+        with source.local_file(self.extensions, format) as path:
             if suffix_of(path) in ("npy", "npz"):
-                return files.from_array(source.npy(path, key=key), source, names, rate, montage)
+                array = source.npy(path, key=key, check=lambda shape: values.check_shape(shape, source))
+                return values.from_array(array, source, names, rate, montage, unit)._replace(start=start)
             if suffix_of(path) == "vhdr" and not source.is_path:
                 raise source.refuse("a BrainVision header without the files beside it", "give its path")
-            recording = files.from_file(path, source, epoch, montage)
-        own = files.checked_rate(recording.rate, source)
+            recording = from_file(path, source, montage, start=start, epoch=epoch, factor=UNITS[unit])
+        own = values.checked_rate(recording.rate, source)
         if rate is not None and abs(rate - own) > 1e-6 * own:
             raise source.refuse(f"a file of {own:g} Hz, but rate={rate:g}", "leave rate= out")
         return recording
@@ -165,7 +181,10 @@ class EEG(Modality):
         begin = round(sample.info.get("start", 0.0) * self.rate)
         first, last = (begin + round(edge * self.rate) for edge in self.window)
         total = math.ceil(data.shape[1] * self._speed(rate))
-        files.check_size(len(data), total, Source(data, ACCEPTED, sample.source))
+        values.check_size(len(data), total, Source(data, ACCEPTED, sample.source))
+        if last > total and sample.info.get("pauses"):
+            found = f"a window of {self.window[0]:g} to {self.window[1]:g} s after its start that goes on across a gap"
+            raise InputError(sample.source, f"{found} of the recording", "a start earlier before the gap, or behind it")
         there = max(0, min(last, total) - first)
         if there < FULL * (last - first) and (self.short == "error" or there < 2):
             found = f"{there} of the {last - first} samples from {self.window[0]:g} to {self.window[1]:g} s after its start"
@@ -262,6 +281,7 @@ class EEG(Modality):
             "duration": f"{data.shape[1] / sample.info['rate']:.3g} s",
             "rms": f"{rms:.2f} (standardized)" if sample.info.get("unit") == "standardized" else f"{1e6 * rms:.1f} microvolts",
             "start": f"{sample.info.get('start', 0.0):g} s",
+            **({"remarks": "; ".join(sample.info["remarks"])} if sample.info.get("remarks") else {}),
         }
 
     def steps(self) -> list[str]:

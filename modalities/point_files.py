@@ -50,7 +50,8 @@ def read_points(path: Path, source: Source, *, kind: str, columns: str | None, k
     """
     with source.decoding():
         if kind in ("npy", "npz"):
-            return split_columns(source.npy(path, key=key), source, columns)
+            table = source.npy(path, key=key, check=lambda shape: check_count(shape[0] if shape else 0, source))
+            return split_columns(table, source, columns)
         if kind in ("txt", "xyz"):
             table, names = read_table(path, source)
             return _named_columns(table, names) if names and columns is None else split_columns(table, source, columns, text=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -17,11 +17,15 @@ from vitlens.sources import name_of
 
 @dataclass(frozen=True)
 class Batch:
-    """Preprocessed items and their positions among all; and the errors of those that could not be read, by position."""
+    """Preprocessed items and their positions among all; and by position the errors of those that could not be read.
+
+    `remarks` are, by position too, what readers have to say of items that they read: gaps, units, a cut.
+    """
 
     positions: list[int]
     items: list[Tensor]
     errors: dict[int, InputError]
+    remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def batches(
@@ -38,14 +42,15 @@ def batches(
 
     readers = cast(Any, _Items(modality, items, dict(options or {})))
     for loaded in DataLoader(readers, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
-        good = [(position, x) for position, x in loaded if isinstance(x, Tensor)]
-        bad = {position: x for position, x in loaded if isinstance(x, InputError)}
-        yield Batch([position for position, _ in good], [x for _, x in good], bad)
+        good = [(position, x) for position, x, _ in loaded if isinstance(x, Tensor)]
+        bad = {position: x for position, x, _ in loaded if isinstance(x, InputError)}
+        remarks = {position: said for position, _, said in loaded if said}
+        yield Batch([position for position, _ in good], [x for _, x in good], bad, remarks)
 
 
 @dataclass
 class _Items:
-    """Map-style dataset: position -> (position, preprocessed tensor or InputError); crosses into loader workers."""
+    """Map-style dataset: position -> (position, preprocessed tensor or InputError, remarks); crosses into loader workers."""
 
     modality: Modality
     items: Sequence[Any]
@@ -54,16 +59,17 @@ class _Items:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | InputError]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | InputError, tuple[str, ...]]:
         try:
-            return index, self.modality.transform(self.modality.load(self.items[index], **self.options))
+            sample = self.modality.load(self.items[index], **self.options)
+            return index, self.modality.transform(sample), tuple(sample.info.get("remarks", ()))
         except InputError as error:
-            return index, error
+            return index, error, ()
         except OptionError as error:
             item = self.items[index]
             if not isinstance(item, Mapping):
                 raise
-            return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts)  # the item's own option
+            return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts), ()  # the item's own
 
 
 def same_shape(batch: list[Tensor]) -> list[list[int]]:

@@ -37,11 +37,12 @@ CARD_MARK = "<!-- written by vitlens -->"
 
 @dataclass(frozen=True)
 class Encoded:
-    """One item of a stream: its position, and its embedding [E] or what was wrong with it."""
+    """One item of a stream: its position, and its embedding [E] or what was wrong with it; and what its reader remarks."""
 
     index: int
     embedding: Tensor | None
     error: InputError | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class ViTLens(nn.Module):
@@ -209,9 +210,10 @@ class ViTLens(nn.Module):
         with ProgressBar(show=progress) as bar:
             for name, items in inputs.items():
                 rows: list[Tensor] = []
-                result.errors[name], result.kept[name] = [], []
+                result.errors[name], result.kept[name], result.remarks[name] = [], [], []
                 for item in self.stream(name, items, read_options=options.get(name), **settings):
                     bar.update(f"encoding {name}", item.index + 1, len(items))
+                    result.remarks[name] += [(item.index, remark) for remark in item.remarks]
                     if item.embedding is not None:
                         rows.append(item.embedding)
                         result.kept[name].append(item.index)
@@ -257,7 +259,7 @@ class ViTLens(nn.Module):
                 embeddings = F.normalize(embeddings, dim=-1)
             rows = dict(zip(batch.positions, embeddings, strict=True))
             for index in sorted([*rows, *batch.errors]):
-                yield Encoded(index, rows.get(index), batch.errors.get(index))
+                yield Encoded(index, rows.get(index), batch.errors.get(index), batch.remarks.get(index, ()))
 
     def tokens(
         self, modality: str, items: Sequence[Any], *, batch_size: int = 32, read_options: Mapping[str, Any] | None = None

@@ -183,7 +183,7 @@ class Source:
         """`decoding` of this source: what a library raises becomes an InputError."""
         return decoding(self, self.accepted)
 
-    def needs(self, size: float, what: str) -> None:
+    def needs(self, size: float, what: str, hint: str = "") -> None:
         """Refuse what would take more memory than one input may; asked as soon as a header tells, before anything is expanded.
 
         Raises:
@@ -191,7 +191,8 @@ class Source:
         """
         if size > memory_budget():
             found = f"{what}, which takes {size / GIB:.1f} GiB of memory"
-            raise self.refuse(found, f"at most {memory_budget() / GIB:g} GiB (VITLENS_READ_GIB changes that)")
+            most = f"at most {memory_budget() / GIB:g} GiB (VITLENS_READ_GIB changes that)"
+            raise self.refuse(found, f"{hint}: {most}" if hint else most)
 
     def array(self) -> np.ndarray:
         """The array or tensor it is, as a numpy array, not copied where possible."""
@@ -278,9 +279,9 @@ class Source:
     def _load_array(self, file: IO[bytes], size: int, check: Callable[[tuple[int, ...]], None]) -> np.ndarray:
         """The array of the .npy content `file` of `size` bytes."""
         shape, dtype = npy_header(file)
-        check(shape)
         count, head = math.prod(shape) * dtype.itemsize, file.tell()
         self.needs(count, f"an array of shape {list(shape)}")
+        check(shape)
         if not dtype.hasobject and size < head + count:
             raise self.refuse(f"cut short: {size} of {head + count} bytes")
         file.seek(0)

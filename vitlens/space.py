@@ -23,7 +23,8 @@ class Embeddings(dict[str, "Tensor"]):
     """Modality -> embeddings [n, E] on the CPU, with the space they live in; each tensor has it too, as its attribute `space`.
 
     After `on_error="skip"`: `errors[modality]` lists (position, InputError) of the items left out, and `kept[modality]` the
-    input position of every row; without errors rows and inputs correspond one to one.
+    input position of every row; without errors rows and inputs correspond one to one. `remarks[modality]` lists (position, text)
+    of what readers have to say of items that they read.
     """
 
     def __init__(self, space: EmbeddingSpace) -> None:
@@ -31,3 +32,4 @@ class Embeddings(dict[str, "Tensor"]):
         self.space = space
         self.errors: dict[str, list[tuple[int, InputError]]] = {}
         self.kept: dict[str, list[int]] = {}
+        self.remarks: dict[str, list[tuple[int, str]]] = {}

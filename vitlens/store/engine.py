@@ -6,6 +6,7 @@ Parts hold whole batches only, so that whoever goes on after a stop forms the sa
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,6 +104,8 @@ class Engine:
         try:
             for encoded in stream:
                 batch.append(encoded)
+                for remark in encoded.remarks:
+                    warnings.warn(f"{source_name(items[encoded.index])}: {remark}", stacklevel=2)
                 done = encoded.index + 1
                 if encoded.error is not None:
                     errors[encoded.index] = encoded.error
