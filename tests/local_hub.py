@@ -11,16 +11,19 @@ import hashlib
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 TOKEN = "hf_theRightOne"
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -44,6 +47,11 @@ class LocalHub:
         self.asked: list[str] = []
         self.status: int | None = None
         """Answer everything but the front page with this status."""
+        self.silent: set[str] = set()
+        """Requests for files of these methods ("HEAD", "GET") get no answer while the Hub runs."""
+        self.closed = threading.Event()
+        self.etag: Callable[[bytes], str] = lambda data: hashlib.sha256(data).hexdigest()
+        """What a file's content is called: large ones by their sha256, small ones by git's sum on the real Hub."""
 
     def add(self, name: str, folder: Path | None = None, *, gated: bool = False, private: bool = False) -> Repository:
         """A repository with the files of a folder."""
@@ -52,6 +60,16 @@ class LocalHub:
         )
         self.repositories[name] = Repository(files, gated, private)
         return self.repositories[name]
+
+    def here(self, monkeypatch: pytest.MonkeyPatch, cache: Path, *, token: str | None = None) -> None:
+        """Let this process know this Hub alone, with its cache in `cache`, until the test ends."""
+        from huggingface_hub import constants
+
+        known = {"ENDPOINT": self.url, "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}"}
+        known |= {"HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(cache), "HF_HUB_ETAG_TIMEOUT": 1}
+        for name, value in known.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
 
     def run(self, script: str, *, home: Path, token: str | None = None) -> Any:
         """What a Python script prints as JSON, run in a process that knows this Hub alone and has its cache in `home`."""
@@ -64,16 +82,19 @@ class LocalHub:
 
 
 @contextmanager
-def local_hub() -> Iterator[LocalHub]:
-    """A Hub that runs for a while."""
+def local_hub(tls: ssl.SSLContext | None = None) -> Iterator[LocalHub]:
+    """A Hub that runs for a while, with `tls` (a server's context) by https."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    hub = LocalHub(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    hub = LocalHub(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}")
     server.hub = hub  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        hub.closed.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -183,10 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if repository.gated and not self._known():
             return self._send(401, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {name} is restricted."})
+        if self.command in self.hub.silent:
+            self.hub.closed.wait()
         data = repository.files.get(path)
         if data is None:
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
-        self._send(200, data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"})
+        self._send(200, data, {"ETag": f'"{self.hub.etag(data)}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"})
 
     def _json(self, content: Any) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})

@@ -1,69 +1,170 @@
-"""Files of the Hugging Face Hub: from its cache, else from the network; without one an answer within seconds."""
+"""Files of the Hugging Face Hub: from its cache, else from the network; without one an answer within seconds.
+
+Everything is asked through huggingface_hub's own session, so that its certificates, proxies and token are the ones that count.
+"""
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from typing import Any, TypeVar, cast
 
 from vitlens.errors import ModelError
 
+T = TypeVar("T")
 
-def hub_file(repo: str, name: str, advice: str) -> Path:
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a Hub repository; of several `names` the first that is there is meant (one file, written in several ways)."""
+
+    repo: str
+    names: tuple[str, ...]
+    revision: str | None = None
+    """A commit, branch or tag; None: the main branch."""
+
+    def __str__(self) -> str:
+        return f"{' or '.join(self.names)} of the Hub repository {self.repo}"
+
+
+def hub_file(wanted: HubFile, need: str, advice: str) -> Path:
     """A file from the Hugging Face cache or the Hub; without network an error within seconds.
 
     Raises:
-        ModelError: it cannot be had; begins with `advice`.
-    """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repo, name, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"{advice}; HF_HUB_OFFLINE is set, nothing was asked of the network")
-    if not hub_reachable():
-        raise ModelError(f"{advice}; the Hub cannot be reached from here")
-    try:
-        return Path(hf_hub_download(repo, name))
-    except Exception as error:
-        raise ModelError(
-            f"{advice}; the download failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
-        ) from error
-
-
-def hub_reachable(seconds: float = 4.0) -> bool:
-    """Whether the Hub answers a request, through a proxy if one is set: never more than `seconds`.
-
-    Its own client retries for half a minute, and longer when something accepts connections and stays silent.
+        ModelError: it cannot be had; `need` says what for, `advice` what to do where there is no network.
     """
     from huggingface_hub import constants
 
-    answers: list[bool] = []
+    here = cached(wanted)
+    if here is not None:
+        return here
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{need}. {advice}; HF_HUB_OFFLINE is set, nothing was asked of the network")
+    trouble = unreachable()
+    if trouble is not None:
+        raise ModelError(f"{need}. {advice}; the Hub cannot be reached from here{trouble and f' ({trouble})'}")
+    return fetch(wanted, need)
+
+
+def cached(wanted: HubFile) -> Path | None:
+    """The path of a file in the Hugging Face cache, if it is there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    for name in wanted.names:
+        try:
+            return Path(hf_hub_download(wanted.repo, name, revision=wanted.revision, local_files_only=True))
+        except (LocalEntryNotFoundError, OSError):
+            continue
+    return None
+
+
+def fetch(wanted: HubFile, need: str, *, again: bool = False) -> Path:
+    """Download a file that the Hub has into the Hugging Face cache, `again` also over what is there.
+
+    Raises:
+        ModelError: the Hub refuses it, or does not answer; begins with `need`.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        name, _ = facts_of(wanted)
+        return Path(hf_hub_download(wanted.repo, name, revision=wanted.revision, force_download=again))
+    except Exception as error:
+        answer = refusal(error, wanted.repo, " or ".join(wanted.names))
+        if answer is None and isinstance(error, TimeoutError):
+            answer = str(error)
+        reason = answer or f"the download failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        raise ModelError(f"{need}: {reason}") from error
+
+
+def facts_of(wanted: HubFile) -> tuple[str, Any]:
+    """The name that the Hub has a file under, and what it says of it: `size`, `etag`, `commit_hash`.
+
+    huggingface_hub's own way to a file tries again for minutes where the Hub is ill or silent; here one question is asked,
+    and the first byte.
+
+    Raises:
+        HfHubHTTPError: the Hub refuses, or is ill.
+        TimeoutError: it does not answer within HF_HUB_ETAG_TIMEOUT seconds (10).
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    seconds = constants.HF_HUB_ETAG_TIMEOUT
+    for name in wanted.names:
+        silent = f"the Hub answers, but not within {seconds} seconds when {name} of {wanted.repo} is asked for: try again later"
+        try:
+            return name, within(seconds, lambda name=name: _ask(wanted, name, seconds), silent)  # type: ignore[misc]
+        except RemoteEntryNotFoundError:
+            if name == wanted.names[-1]:
+                raise
+    raise AssertionError("a HubFile has a name")
+
+
+def _ask(wanted: HubFile, name: str, seconds: float) -> Any:
+    from huggingface_hub import get_hf_file_metadata, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = hf_hub_url(wanted.repo, name, revision=wanted.revision)
+    facts = get_hf_file_metadata(url, timeout=seconds)
+    if facts.xet_file_data is None:  # else its bytes come from another server
+        headers = {**build_hf_headers(), "Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", url, headers=headers, timeout=seconds) as response:
+            if response.status_code != 416:  # an empty file has no first byte
+                hf_raise_for_status(response)
+                next(response.iter_raw(), b"")
+    return facts
+
+
+def within(seconds: float, ask: Callable[[], T], silent: str) -> T:
+    """What `ask` gives, or raises; `TimeoutError(silent)` where it takes longer: name resolution has no timeout of its own."""
+    answers: queue.Queue[tuple[bool, Any]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            answers.put((True, ask()))
+        except Exception as error:
+            answers.put((False, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        fine, answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(silent) from None
+    if not fine:
+        if type(answer).__name__.endswith("Timeout"):  # the session's own, at about the same moment
+            raise TimeoutError(silent) from answer
+        raise answer
+    return cast(T, answer)
+
+
+def hub_reachable(seconds: float = 4.0) -> bool:
+    """Whether the Hub answers a request, be it with a refusal: never more than `seconds`."""
+    return unreachable(seconds) is None
+
+
+def unreachable(seconds: float = 4.0) -> str | None:
+    """Why the Hub does not answer ("" where it is just silent); None where it does, be it with a refusal."""
+    from huggingface_hub import constants, get_session
 
     def ask() -> None:
-        try:
-            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()
-            answers.append(True)
-        except HTTPError:  # an answer, if not a friendly one
-            answers.append(True)
-        except (OSError, ValueError):
-            answers.append(False)
+        get_session().head(constants.ENDPOINT, timeout=seconds, follow_redirects=False)
 
-    thread = threading.Thread(target=ask, daemon=True)  # name resolution has no timeout of its own
-    thread.start()
-    thread.join(seconds)
-    return bool(answers and answers[0])
+    try:
+        within(seconds, ask, "")
+    except Exception as error:
+        return " ".join(str(error).split())[:200]
+    return None
 
 
-def refusal(error: BaseException, repo: str) -> str | None:
+def refusal(error: BaseException, repo: str, name: str = "") -> str | None:
     """Why the Hub did not give what was asked of `repo`, and what to do; None where the error is about something else.
 
-    The error may be any library's: the Hub's own answer is looked for among its causes.
+    The error may be any library's: the Hub's own answer is looked for among its causes. `name` is the file that was asked for.
     """
     from huggingface_hub import constants, errors
 
@@ -80,7 +181,7 @@ def refusal(error: BaseException, repo: str) -> str | None:
     if isinstance(answer, errors.RevisionNotFoundError):
         return f"the repository {repo} has no such revision"
     if isinstance(answer, errors.RemoteEntryNotFoundError):
-        return f"the repository {repo} lacks a file that is needed"
+        return f"the repository {repo} has no file {name}" if name else f"the repository {repo} lacks a file that is needed"
     if status == 401 and "Invalid credentials" in (answer.server_message or ""):
         return "the Hub does not accept the token that is stored here: log in again (hf auth login), or out (hf auth logout)"
     if isinstance(answer, errors.RepositoryNotFoundError) or status in (401, 404):

@@ -15,7 +15,8 @@ from vitlens import checkpoint
 from vitlens.cards import PACKAGE, ModelCard, Weights, all_cards
 from vitlens.errors import CheckpointError, ModelError, OptionError
 from vitlens.fingerprint import fingerprint_of_state
-from vitlens.hub import hub_file
+from vitlens.hub import HubFile, hub_file
+from vitlens.hub_check import told_of_damage
 from vitlens.modality import Modality, get_modality
 from vitlens.spec import ModelSpec
 
@@ -93,7 +94,7 @@ def find_pretrained(
     if path.is_dir():
         return read_folder(path, modalities=modalities)
     if name.count("/") == 1 and not path.exists() and not name.startswith((".", "~", "/")):
-        return read_folder(_download_folder(name), modalities=modalities)
+        return _read_repository(name, modalities)
     raise ModelError(
         f"unknown model {name!r}: not a zoo name ({', '.join(all_cards())}), not a folder with config.json and "
         "model.safetensors, not a Hub repository 'owner/name'"
@@ -109,6 +110,17 @@ def read_folder(folder: Path, *, modalities: Iterable[str] | None = None) -> Pre
     whole = _read_config(folder)
     spec = whole.restricted(modalities)
     return Pretrained(spec, checkpoint.read_native(folder, wanted=_towers(spec), known=_towers(whole)), str(folder))
+
+
+def _read_repository(repo: str, modalities: Iterable[str] | None) -> Pretrained:
+    """A Hub repository in the native format."""
+    wanted = [HubFile(repo, (name,)) for name in ("config.json", "model.safetensors")]
+    again = f"run `hf download {repo} --force-download`"
+    paths = [
+        _download(file, repo, "a folder (config.json and model.safetensors), and give that folder to load()") for file in wanted
+    ]
+    with told_of_damage(list(zip(paths, wanted, strict=True)), again):
+        return read_folder(paths[-1].parent, modalities=modalities)
 
 
 def _read_config(folder: Path) -> ModelSpec:
@@ -170,7 +182,7 @@ def card_of_file(path: Path, modality: str | None = None) -> ModelCard:
         ModelError: several cards have such files.
     """
     files = [(card, file) for card in all_cards().values() for file in card.weights if modality in (None, *file.towers)]
-    named = [card for card, file in files if file.kind == "hub" and file.file == path.name]
+    named = [card for card, file in files if file.kind == "hub" and path.name in file.names]
     if named:
         return named[0]
     layout = checkpoint.detect_layout(checkpoint.read_state_dict(path))
@@ -185,7 +197,10 @@ def card_of_file(path: Path, modality: str | None = None) -> ModelCard:
 
 def _read_official(file: Weights, path: Path, chosen: ModelCard, wanted: set[str]) -> checkpoint.Imported:
     sensor = next((tower for tower in file.towers if tower not in ("image", "text")), "")
-    content = checkpoint.import_official(checkpoint.read_state_dict(path), sensor=sensor, layout=file.layout)
+    source = hub_source(file, chosen)
+    with told_of_damage([(path, source)], f"run `vitlens models {chosen.name} --redownload`", file.sha256):
+        state = checkpoint.read_state_dict(path)
+    content = checkpoint.import_official(state, sensor=sensor, layout=file.layout)
     absent, strange = wanted - content.towers, content.towers - set(file.towers)
     if absent or strange:
         problem = f"no tower for {', '.join(sorted(absent))}" if absent else f"a tower for {', '.join(sorted(strange))}"
@@ -206,33 +221,28 @@ def find_weights(file: Weights, chosen: ModelCard, folder: str | os.PathLike[str
         raise ModelError(f"{places[0]}: no such file or folder of weights for {chosen.name}")
     if places and places[0].is_file() and file.kind != "open_clip":
         return places[0]
-    repo, name = (file.repo, file.file) if file.kind == "hub" else open_clip_source(chosen, file.file)
+    wanted = hub_source(file, chosen)
+    if wanted is None:
+        raise ModelError(f"{chosen.name}: weights of the kind {file.kind} lie in no file")
     for place in places:
-        for candidate in (place / repo.split("/")[-1] / name, place / name):
-            if candidate.is_file():
-                return candidate
-    return _download(repo, name, chosen.name)
+        for name in wanted.names:
+            for candidate in (place / wanted.repo.split("/")[-1] / name, place / name):
+                if candidate.is_file():
+                    return candidate
+    return _download(wanted, chosen.name, "a folder that the environment variable VITLENS_WEIGHTS (or load(weights=...)) names")
 
 
-def open_clip_source(chosen: ModelCard, tag: str) -> tuple[str, str]:
-    """(Hub repository, file name) of an open_clip tag, for the architecture of the card's anchors."""
-    import open_clip
+def hub_source(file: Weights, chosen: ModelCard) -> HubFile | None:
+    """Where weights of a card lie on the Hub, also those named by their open_clip tag; None for weights that do not lie there."""
+    if file.kind == "open_clip":
+        import open_clip
 
-    architecture = chosen.spec.text.name if chosen.spec.text else chosen.spec.encoders[0].vit.name
-    repo = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
-    return repo, "open_clip_pytorch_model.bin"
-
-
-def _download(repo: str, name: str, model: str) -> Path:
-    place = "a folder that the environment variable VITLENS_WEIGHTS (or load(weights=...)) names"
-    if model == repo:  # a repository in the native format
-        place = "a folder (config.json and model.safetensors), and give that folder to load()"
-    advice = (
-        f"{model} needs the file {name} of the Hub repository {repo}. Download it where there is network and put it into {place}"
-    )
-    return hub_file(repo, name, advice)
+        architecture = chosen.spec.text.name if chosen.spec.text else chosen.spec.encoders[0].vit.name
+        repo, _, name = open_clip.get_pretrained_cfg(architecture, file.file)["hf_hub"].rpartition("/")
+        return HubFile(repo, (name,) if name else ("open_clip_pytorch_model.bin", "open_clip_model.safetensors"), file.revision)
+    return HubFile(file.repo, file.names, file.revision) if file.kind == "hub" else None
 
 
-def _download_folder(repo: str) -> Path:
-    _download(repo, "config.json", repo)
-    return _download(repo, "model.safetensors", repo).parent
+def _download(wanted: HubFile, model: str, place: str) -> Path:
+    advice = f"Download it where there is network and put it into {place}"
+    return hub_file(wanted, f"{model} needs the file {wanted}", advice)

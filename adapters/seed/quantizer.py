@@ -26,7 +26,7 @@ from vitlens.checkpoint import fill_model, read_state_dict
 from vitlens.checks import one_of
 from vitlens.embed import PatchEmbed
 from vitlens.errors import HostError, InputError, OptionError
-from vitlens.hub import hub_file
+from vitlens.hub import HubFile, hub_file
 from vitlens.modalities.image import Image
 from vitlens.sources import name_of
 from vitlens.space import EmbeddingSpace
@@ -324,5 +324,7 @@ def _file_of(source: str | os.PathLike[str]) -> Path:
     name = os.fspath(source)
     if path.suffix or name.count("/") != 1 or path.exists():
         return path
-    advice = f"download {FILE} of the Hub repository {name} where there is network, and give the file"
-    return hub_file(name, FILE, f"{name} is neither a file nor a folder here: {advice}")
+    wanted = HubFile(name, (FILE,))
+    return hub_file(
+        wanted, f"{name} is neither a file nor a folder here", f"Download {wanted} where there is network, and give the file"
+    )

@@ -33,11 +33,20 @@ class Weights:
     """The modalities whose towers are taken from it."""
     file: str = ""
     """File name on the Hub, the open_clip tag, or the folder in this package."""
+    other_names: tuple[str, ...] = ()
+    """How else the file's name is written in public: tried in order where `file` is not there."""
     repo: str = ""
     """On the Hub."""
+    revision: str | None = None
+    """Commit, branch or tag there; None: the main branch, because no commit is known here."""
     layout: Layout | None = None
     sha256: str | None = None
     """None: not known here."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that the file may have, in the order in which they are tried."""
+        return (self.file, *self.other_names)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitlens.cli.options import JsonOption, new_app
 from vitlens.display.table import Table
-from vitlens.errors import ModelError
+from vitlens.errors import ModelError, OptionError
 from vitlens.modality import modality_class
 
 if TYPE_CHECKING:
@@ -26,9 +27,13 @@ def models(
     name: Annotated[str | None, typer.Argument(help="One model: its whole card.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", "--license", help="Only licences that contain this.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only models with this modality; may be repeated.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare the weights files of NAME with the Hub's sizes and sums.")] = False,
+    redownload: Annotated[bool, typer.Option(help="Fetch those of NAME again that are not what the Hub has.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the models by name, or show one card: scores, licence, weights, source, and whether it is on this machine.
+
+    With --verify, file by file, whether it is what the Hub has (exit code 1 where one is not).
 
     **Examples**
 
@@ -39,6 +44,11 @@ def models(
     from vitlens.cli.console import say, say_json, say_table
     from vitlens.zoo import card, list_models
 
+    if verify or redownload:
+        if name is None:
+            raise OptionError("--verify and --redownload need the NAME of a model")
+        _check(card(name), redownload=redownload, as_json=as_json)
+        return
     if name is not None:
         chosen = card(name)
         places = weights_here(chosen)
@@ -58,6 +68,44 @@ def models(
         say("no model fits")
 
 
+def _check(chosen: ModelCard, *, redownload: bool, as_json: bool) -> None:
+    """Say of every weights file of a card whether it is what the Hub has; with `redownload` fetch what is not."""
+    from vitlens.cli.console import say_json, say_table
+
+    rows = [_checked(chosen, file, place, redownload) for file, place in weights_here(chosen).items()]
+    if as_json:
+        say_json([dict(zip(("file", "place", "state", "text"), row, strict=True)) for row in rows])
+    else:
+        say_table(Table(("weights", "place", "", "verified"), rows))
+    if any(state == "damaged" for _, _, state, _ in rows):
+        raise typer.Exit(1)
+
+
+def _checked(chosen: ModelCard, file: Weights, place: str | None, redownload: bool) -> tuple[str, str, str, str]:
+    """(name, place, state, text) of a weights file."""
+    from vitlens.hub import fetch
+    from vitlens.hub_check import Verdict, check_file, sum_in_cache
+    from vitlens.zoo import hub_source
+
+    name, source = weights_name(file, chosen), hub_source(file, chosen)
+    if source is None or (place is None and not redownload):
+        absent = place is None
+        return name, place or "not on this machine", "absent" if absent else "ok", "" if absent else "part of the package"
+    verdict = Verdict("unknown", "not on this machine") if place is None else check_file(Path(place), source, file.sha256)
+    if redownload and verdict.state != "ok":
+        if place is not None and sum_in_cache(Path(place)) is None and not _in_cache(Path(place)):
+            raise ModelError(f"{place} ({verdict.text}) was put there by hand: delete it, or put another copy there")
+        place = os.fspath(fetch(source, f"{chosen.name}: {source}", again=True))
+        verdict = check_file(Path(place), source, file.sha256)
+    return name, place or "", verdict.state, verdict.text
+
+
+def _in_cache(path: Path) -> bool:
+    from huggingface_hub import constants
+
+    return path.absolute().is_relative_to(Path(constants.HF_HUB_CACHE).absolute())
+
+
 def about_model(card: ModelCard, places: Mapping[Any, str | None]) -> dict[str, Any]:
     """A model card as JSON types, with the place of each of its weights files on this machine (null: nowhere)."""
     return {
@@ -75,24 +123,21 @@ def about_model(card: ModelCard, places: Mapping[Any, str | None]) -> dict[str, 
 
 
 def _about_weights(file: Weights, card: ModelCard, place: str | None) -> dict[str, Any]:
-    repo, name = hub_file(file, card) or (None, file.file)
+    from vitlens.zoo import hub_source
+
+    source = hub_source(file, card)
+    names, repo = (source.names, source.repo) if source else ((file.file,), None)
     tag = file.file if file.kind == "open_clip" else None
-    return {**asdict(file), "file": name, "repo": repo, "open_clip_tag": tag, "on_this_machine": place}
-
-
-def hub_file(file: Weights, card: ModelCard) -> tuple[str, str] | None:
-    """(Hub repository, file name) of weights, also of those a card names by their open_clip tag; None for others."""
-    if file.kind == "open_clip":
-        from vitlens.zoo import open_clip_source
-
-        return open_clip_source(card, file.file)
-    return (file.repo, file.file) if file.kind == "hub" else None
+    known = {"file": names[0], "other_names": list(names[1:]), "repo": repo}
+    return {**asdict(file), **known, "open_clip_tag": tag, "on_this_machine": place}
 
 
 def weights_name(file: Weights, card: ModelCard) -> str:
     """What to call weights: file and Hub repository, what the user must give, or the formula."""
-    source = hub_file(file, card)
-    return f"{source[1]} ({source[0]})" if source else file.file or file.kind
+    from vitlens.zoo import hub_source
+
+    source = hub_source(file, card)
+    return f"{source.names[0]} ({source.repo})" if source else file.file or file.kind
 
 
 def weights_here(chosen: ModelCard) -> dict[Weights, str | None]:
