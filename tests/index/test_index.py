@@ -188,8 +188,8 @@ def test_reduced_vectors_still_find_themselves(tmp_path: Path, store: str, width
     index = Index.create(tmp_path / "i", SPACE, store=store, width=width)
     rows = cloud(60)
     index.add(rows, SPACE, modality="image", sources=names(60))
-    first = [found(index, row, k=1, calibrate="none")[0] for row in rows]
-    assert np.mean([one == name for one, name in zip(first, names(60), strict=True)]) >= (0.9 if store == "binary" else 1.0)
+    first = [found(index, row, k=1, calibrate="none")[0] for row in rows[:12]]
+    assert np.mean([one == name for one, name in zip(first, names(12), strict=True)]) >= (0.9 if store == "binary" else 1.0)
 
 
 def test_full_vectors_score_what_bits_found(tmp_path: Path) -> None:
