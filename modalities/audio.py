@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities.audio_features import LOWEST, filter_bank, mel, reach_of, resample
@@ -63,22 +64,13 @@ class Audio(Modality):
     mono: Literal["first", "mean"] = "first"
 
     def __post_init__(self) -> None:
-        for option in ("rate", "clips", "mel_bins", "frames", "stride"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"audio: {option} must be a whole number of 1 or more, found {value!r}")
-        for option in ("clip_seconds", "mean", "std"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise OptionError(f"audio: {option} must be a number, found {value!r}")
-        if not 1000 <= self.rate <= 192000:
-            raise OptionError(f"audio: rate must be 1000 to 192000 hertz, found {self.rate}")
-        if not 0.1 <= self.clip_seconds <= 3600:
-            raise OptionError(f"audio: clip_seconds must be 0.1 to 3600, found {self.clip_seconds}")
-        if self.std <= 0:
-            raise OptionError(f"audio: std must be positive, found {self.std}")
-        if self.mono not in ("first", "mean"):
-            raise OptionError(f"audio: mono must be 'first' or 'mean', found {self.mono!r}")
+        for option in ("clips", "mel_bins", "frames", "stride"):
+            checks.whole(f"audio: {option}", getattr(self, option), least=1)
+        checks.whole("audio: rate", self.rate, least=1000, most=192000)
+        checks.number("audio: clip_seconds", self.clip_seconds, least=0.1, most=3600)
+        checks.number("audio: mean", self.mean)
+        checks.number("audio: std", self.std, above=0)
+        checks.one_of("audio: mono", self.mono, ("first", "mean"))
 
     def read(self, source: Any, *, rate: float | None = None, format: str | None = None) -> Sample:
         """Read sound as float32 [channels, samples] with its own rate in `info["rate"]` (hertz).

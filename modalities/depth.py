@@ -11,7 +11,6 @@ weights saw; for weights of your own leave it at 1.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,7 +22,7 @@ from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.depth_files import EXTENSIONS, is_deep, load_map
 from vitlens.modalities.pixel_maps import check_size
-from vitlens.modalities.pixels import Crop, centre_crop, check_patches, check_whole, resize_map
+from vitlens.modalities.pixels import MOST_SIZE, Crop, centre_crop, check_patches, resize_map
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, suffix_of
 
@@ -86,7 +85,7 @@ class Depth(Modality):
     extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "size", self.size)
+        checks.whole("depth: size", self.size, least=1, most=MOST_SIZE)
         checks.flag("depth: antialias", self.antialias)
         for option in ("focal_length", "baseline", "metres_factor", "near", "far", "max_disparity", "min_disparity", "std"):
             object.__setattr__(self, option, checks.number(f"depth: {option}", getattr(self, option), above=0))
@@ -154,10 +153,8 @@ class Depth(Modality):
 
     def _check_read_options(self, scale: Any, focal_length: Any, baseline: Any, encoding: str, kind: str, invalid: str) -> None:
         for option, value in (("scale", scale), ("focal_length", focal_length), ("baseline", baseline)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf
-            ):
-                raise OptionError(f"depth: {option} must be a number above 0, found {value!r}")
+            if value is not None:
+                checks.number(f"depth: {option}", value, above=0)
         choices = {"encoding": ("plain", "sunrgbd"), "kind": ("depth", "disparity"), "invalid": ("error", "zero")}
         for option, value in (("encoding", encoding), ("kind", kind), ("invalid", invalid)):
             checks.one_of(f"depth: {option}", value, choices[option])

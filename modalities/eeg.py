@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities import eeg_values as values
@@ -74,17 +75,12 @@ class EEG(Modality):
 
     def __post_init__(self) -> None:
         for option in ("channels", "samples", "window_size", "stride"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"eeg: {option} must be a whole number of 1 or more, found {value!r}")
+            checks.whole(f"eeg: {option}", getattr(self, option), least=1)
         if self.window_size > self.samples:
             raise OptionError(f"eeg: window_size {self.window_size} is larger than samples {self.samples}")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 10 <= self.rate <= 100_000:
-            raise OptionError(f"eeg: rate must be 10 to 100000 hertz, found {self.rate!r}")
-        if self.short not in ("error", "stretch"):
-            raise OptionError(f"eeg: short must be 'error' or 'stretch', found {self.short!r}")
-        if not isinstance(self.standardize, bool):
-            raise OptionError(f"eeg: standardize must be true or false, found {self.standardize!r}")
+        checks.number("eeg: rate", self.rate, least=10, most=100_000)
+        checks.one_of("eeg: short", self.short, ("error", "stretch"))
+        checks.flag("eeg: standardize", self.standardize)
         object.__setattr__(self, "window", _interval("window", self.window, 0, math.inf))
         if round(self.window[1] * self.rate) - round(self.window[0] * self.rate) < 2:
             raise OptionError(f"eeg: window {list(self.window)} holds less than two samples at {self.rate} Hz")
@@ -327,12 +323,10 @@ class _AnyMontage(EEG):
 
 
 def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    numbers = isinstance(value, list | tuple) and len(value) == 2
-    if not numbers or any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in value):
-        raise OptionError(f"eeg: {option} must be two numbers [from, to], found {value!r}")
-    if not low <= value[0] < value[1] or value[1] >= high:
+    start, stop = checks.numbers(f"eeg: {option} (from, to)", value, 2)
+    if not low <= start < stop < high:
         raise OptionError(f"eeg: {option} must rise from {low:g} or more to less than {high:g}, found {list(value)}")
-    return float(value[0]), float(value[1])
+    return start, stop
 
 
 def _names_option(names: Any, channels: int) -> tuple[str, ...]:
@@ -346,12 +340,9 @@ def _names_option(names: Any, channels: int) -> tuple[str, ...]:
 
 
 def _check_options(unit: Any, start: Any, epoch: Any) -> None:
-    if unit not in UNITS:
-        raise OptionError(f"eeg: unit must be one of {', '.join(UNITS)}, found {unit!r}")
-    if isinstance(start, bool) or not isinstance(start, int | float | np.number) or not math.isfinite(start):
-        raise OptionError(f"eeg: start must be seconds into the recording, found {start!r}")
-    if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer):
-        raise OptionError(f"eeg: epoch must be a whole number, found {epoch!r}")
+    checks.one_of("eeg: unit", unit, UNITS)
+    checks.number("eeg: start (seconds into the recording)", start)
+    checks.whole("eeg: epoch", epoch)
 
 
 def _stretch(data: np.ndarray, samples: int) -> np.ndarray:

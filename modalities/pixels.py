@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from vitlens import checks
 from vitlens.errors import OptionError
 from vitlens.modality import Modality
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from vitlens.vit import ViT
 
+MOST_SIZE = 4096
+"""Pixels a side that a ViT's square input may have."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Statistics of the pictures OpenAI's CLIP was trained on (arXiv 2103.00020), for RGB in 0..1."""
@@ -90,12 +93,6 @@ def _short_side(width: int, height: int, size: int) -> tuple[int, int]:
     return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
 
 
-def check_whole(modality: str, option: str, value: Any, low: int = 1, high: int = 4096) -> None:
-    """Raises OptionError unless `value` is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{modality}: {option} must be a whole number from {low} to {high}, found {value!r}")
-
-
 def check_patches(modality: str, size: int, vit: ViT) -> None:
     """Raises OptionError when maps of `size` are not cut into whole patches of `vit`, unless it is the ViT's own size."""
     if size % vit.patch_size and size != vit.image_size:
@@ -111,20 +108,11 @@ class RGBModality(Modality):
     std: tuple[float, ...] = CLIP_STD
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "size", self.size)
+        checks.whole(f"{self.name}: size", self.size, least=1, most=MOST_SIZE)
         for option in ("mean", "std"):
-            object.__setattr__(self, option, self._three_numbers(option))
+            object.__setattr__(self, option, checks.numbers(f"{self.name}: {option}", getattr(self, option), 3))
         if min(self.std) <= 0:
             raise OptionError(f"{self.name}: std must be above 0, found {self.std}")
-
-    def _three_numbers(self, option: str) -> tuple[float, ...]:
-        try:
-            values = tuple(float(v) for v in getattr(self, option))
-        except (TypeError, ValueError):
-            values = ()
-        if len(values) != 3 or not all(map(math.isfinite, values)):
-            raise OptionError(f"{self.name}: {option} must be three numbers, found {getattr(self, option)!r}")
-        return values
 
     def normalise(self, x: Tensor) -> Tensor:
         """RGB in 0..1, `[..., 3, h, w]`, less the mean, by the standard deviation."""
@@ -152,9 +140,7 @@ class PillowModality(RGBModality):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = ("nearest", "bilinear", "bicubic", "lanczos")
-        if self.interpolation not in known:
-            raise OptionError(f"{self.name}: interpolation must be one of {', '.join(known)}, found {self.interpolation!r}")
+        checks.one_of(f"{self.name}: interpolation", self.interpolation, ("nearest", "bilinear", "bicubic", "lanczos"))
 
     def to_tensor(self, pixels: np.ndarray, crop: Crop | None = None) -> Tensor:
         """Pixels uint8 `[h, w, 3]` -> normalised float32 `[3, size, size]`."""

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import PIL.Image
 
+from vitlens import checks
 from vitlens.errors import OptionError
 from vitlens.modalities.picture_files import FORMATS, pixels_of_array, read_pixels
-from vitlens.modalities.pixels import (
-    Crop,
-    RGBModality,
-    centre_crop,
-    check_whole,
-    in_words,
-    resize_map,
-)
+from vitlens.modalities.pixels import MOST_SIZE, Crop, RGBModality, centre_crop, in_words, resize_map
 from vitlens.modalities.video_files import stack
 from vitlens.modality import Sample, register_modality
 from vitlens.sources import Source
@@ -48,11 +42,10 @@ class Tactile(RGBModality):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self.name, "resize", self.resize)
+        checks.whole("tactile: resize", self.resize, least=1, most=MOST_SIZE)
         if self.resize < self.size:
             raise OptionError(f"tactile: resize ({self.resize}) must not be below size ({self.size})")
-        if not isinstance(self.antialias, bool):
-            raise OptionError(f"tactile: antialias must be true or false, found {self.antialias!r}")
+        checks.flag("tactile: antialias", self.antialias)
 
     def read(self, source: Any, *, format: str | None = None) -> Sample:
         """Read a touch picture into RGB uint8 `[h, w, 3]`, or an array `[frames, h, w, 3]` or list of pictures into frames.

@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vitlens import checks
 from vitlens.errors import ModelError, OptionError
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source
@@ -67,11 +68,8 @@ class Text(Modality):
     tower = "text"
 
     def __post_init__(self) -> None:
-        length = self.context_length
-        if not isinstance(self.clean, bool):
-            raise OptionError(f"text: clean must be true or false, found {self.clean!r}")
-        if isinstance(length, bool) or not isinstance(length, int) or not 3 <= length <= 8192:
-            raise OptionError(f"text: context_length must be a whole number from 3 to 8192, found {length!r}")
+        checks.flag("text: clean", self.clean)
+        checks.whole("text: context_length", self.context_length, least=3, most=8192)
         if not isinstance(self.tokenizer, str) or not self.tokenizer:
             raise OptionError(f"text: tokenizer must be 'clip' or an open_clip model name, found {self.tokenizer!r}")
         if self.vocabulary is not None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from vitlens import checks
 from vitlens.modalities.containers import missing_bytes
 from vitlens.modalities.image import is_animation, landscape, rgb_text
 from vitlens.modalities.picture_files import pixels_of_array, read_pixels
-from vitlens.modalities.pixels import Crop, PillowModality, check_whole
+from vitlens.modalities.pixels import Crop, PillowModality
 from vitlens.modalities.video_files import decode, spread, stack
 from vitlens.modality import Sample, register_modality
 from vitlens.sources import Source
@@ -37,7 +38,7 @@ class Video(PillowModality):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self.name, "frames", self.frames, high=1024)
+        checks.whole("video: frames", self.frames, least=1, most=1024)
 
     def read(self, source: Any, *, format: str | None = None) -> Sample:
         """Take `frames` evenly spread frames out of a clip, as RGB uint8 `[frames, h, w, 3]`.

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from vitlens.errors import OptionError
@@ -18,16 +19,16 @@ T = TypeVar("T")
 
 
 def whole(what: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """`value`, once it is a whole number (no truth value) within bounds."""
-    good = isinstance(value, int) and not isinstance(value, bool) and _within(value, least, most)
+    """`value`, once it is a whole number (no truth value), NumPy's included, within bounds."""
+    good = isinstance(value, Integral) and not isinstance(value, bool) and _within(int(value), least, most)
     if not good:
         raise OptionError(f"{what} must be a whole number{_bounds(least, most)}, found {value!r}")
     return int(value)
 
 
 def number(what: str, value: Any, *, least: float | None = None, most: float | None = None, above: float | None = None) -> float:
-    """`value`, once it is a finite number within bounds: `least` and `most` included, `above` not."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """`value`, once it is a finite number, NumPy's included, within bounds: `least` and `most` included, `above` not."""
+    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not _within(value, least, most) or (above is not None and value <= above):
         upper = "" if most is None else f" and at most {most:g}"
         bounds = _bounds(least, most) if above is None else f" above {above:g}{upper}"
@@ -38,7 +39,7 @@ def number(what: str, value: Any, *, least: float | None = None, most: float | N
 def numbers(what: str, value: Any, count: int) -> tuple[float, ...]:
     """`value` as a tuple, once it is a list of `count` finite numbers."""
     good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == count
-    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+    if not good or not all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value):
         raise OptionError(f"{what} must be {count} numbers, found {value!r}")
     return tuple(float(v) for v in value)
 
@@ -58,11 +59,12 @@ def one_of(what: str, value: T, allowed: Iterable[T]) -> T:
     return value
 
 
-def known(what: str, names: Iterable[str], allowed: Collection[str]) -> None:
+def known(what: str, names: Iterable[Any], allowed: Iterable[str]) -> None:
     """Refuse names that are not in `allowed`, which is listed."""
-    strange = [name for name in names if name not in allowed]
+    listed = tuple(allowed)
+    strange = [name for name in names if name not in listed]
     if strange:
-        raise OptionError(f"{what} {', '.join(map(repr, strange))}; known: {', '.join(allowed) or 'none'}")
+        raise OptionError(f"{what} {', '.join(map(repr, strange))}; known: {', '.join(listed) or 'none'}")
 
 
 def either(names: Iterable[str]) -> str:

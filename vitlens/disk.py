@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -38,6 +38,39 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def output_file(
+    what: str, path: Path, suffixes: Iterable[str], *, inputs: Iterable[str | os.PathLike[str]] = (), overwrite: bool = True
+) -> Path:
+    """`path`, once a file can be written there; `what` says what it is, such as "output".
+
+    Raises:
+        OptionError: none of the `suffixes`, a folder, one of the `inputs` (it would be lost), or there already (without
+            `overwrite`).
+    """
+    known = list(suffixes)
+    if path.suffix.lower().lstrip(".") not in known:
+        types = ", ".join(f".{suffix}" for suffix in known)
+        raise OptionError(f"{what} {path}: the type must be {types}, found {path.suffix or 'none'}")
+    if path.is_dir():
+        raise OptionError(f"{what} {path}: a folder; give a file name")
+    if path.exists() and any(os.path.exists(given) and os.path.samefile(given, path) for given in inputs):
+        raise OptionError(f"{what} {path}: this is one of the inputs; choose another name")
+    if path.exists() and not overwrite:
+        raise OptionError(f"{what} {path} exists: choose another name, or --overwrite it")
+    return path
+
+
+def output_folder(what: str, path: Path) -> Path:
+    """`path`, once it may become the folder of `what`, such as "the demo".
+
+    Raises:
+        OptionError: a file is there.
+    """
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"{path} is a file: name a folder for {what}")
+    return path
 
 
 def ignore_runs(output: Path) -> None:

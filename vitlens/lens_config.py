@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+from vitlens.checks import known
 from vitlens.errors import OptionError
 
 
@@ -61,8 +62,7 @@ def lens_config_from_dict(values: dict[str, Any]) -> LensConfig:
     """
     options = dict(values)
     kind = options.pop("kind", None)
-    if kind not in _KINDS:
-        raise OptionError(f"unknown lens kind {kind!r}; known: {', '.join(_KINDS)}")
+    known("unknown lens kind", [kind], _KINDS)
     try:
         return cast(LensConfig, _KINDS[kind](**options))
     except TypeError as error:

@@ -19,7 +19,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from vitlens.errors import InputError, ModalityError, OptionError, UnclaimedError
+from vitlens.checks import known
+from vitlens.errors import InputError, ModalityError, UnclaimedError
 from vitlens.sources import is_path, name_of, suffix_of
 
 if TYPE_CHECKING:
@@ -128,12 +129,7 @@ class Modality(ABC):
             defaults = {**defaults, **{key: value for key, value in item.items() if key != "source"}}
             item = item["source"]
         allowed = self.read_options()
-        unknown = [key for key in defaults if key not in allowed]
-        if unknown:
-            raise OptionError(
-                f"{self.name}: unknown read option {', '.join(map(repr, unknown))} for {name_of(item)}; "
-                f"known: {', '.join(allowed) or 'none'}"
-            )
+        known(f"{self.name}, {name_of(item)}: unknown read option", defaults, allowed)
         if item is None or (isinstance(item, str) and not item and self.tower != "text"):
             raise InputError(repr(item), "nothing to read", self.accepts)
         return self.read(item, **defaults)
@@ -150,7 +146,8 @@ class Modality(ABC):
 
     def options(self) -> dict[str, Any]:
         """The constructor options that rebuild this modality: `type(m)(**m.options())`; JSON types only."""
-        return dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        return {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}
 
 
 M = TypeVar("M", bound=type[Modality])
@@ -240,10 +237,7 @@ def get_modality(name: str, **options: Any) -> Modality:
         OptionError: an option the modality does not have.
     """
     cls = modality_class(name)
-    known = list(inspect.signature(cls).parameters)
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise OptionError(f"{name}: unknown option {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'}")
+    known(f"{name}: unknown option", options, inspect.signature(cls).parameters)
     return cls(**options)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from vitlens.checks import known
 from vitlens.errors import OptionError
 from vitlens.modality import modality_class
 
@@ -33,9 +34,7 @@ def parse_read_options(given: Iterable[str], modality: str | None = None) -> dic
 
 def check_read_option(modality: str, option: str, where: str) -> None:
     """Raises OptionError unless `modality`'s reader has `option`; ModalityError for an unknown modality."""
-    known = modality_class(modality).read_options()
-    if option not in known:
-        raise OptionError(f"{where}: {modality} has no read option {option!r}; known: {', '.join(known) or 'none'}")
+    known(f"{where}: {modality} has no read option", [option], modality_class(modality).read_options())
 
 
 def typed_read_option(modality: str, option: str, given: Any) -> Any:

@@ -44,8 +44,7 @@ class ViTSpec:
     skip_blocks: int = 0
 
     def __post_init__(self) -> None:
-        if self.library not in get_args(Library):
-            raise OptionError(f"ViT {self.name}: unknown library {self.library!r}; known: {', '.join(get_args(Library))}")
+        checks.known(f"ViT {self.name}: unknown library", [self.library], get_args(Library))
         if self.config is not None and not isinstance(self.config, dict):
             raise OptionError(f"ViT {self.name}: config must be a dict, found {type(self.config).__name__}")
 

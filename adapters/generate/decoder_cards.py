@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from vitlens.checks import known, one_of
 from vitlens.errors import OptionError
 from vitlens.facts import read_facts
 from vitlens.space import EmbeddingSpace
@@ -67,8 +68,7 @@ class DecoderCard:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.output not in KINDS[1:]:
-            raise OptionError(f"decoder {self.name}: output {self.output!r}, known are {', '.join(KINDS[1:])}")
+        one_of(f"decoder {self.name}: output", self.output, KINDS[1:])
         if (self.space is None) != (self.embedding is None):
             raise OptionError(f"decoder {self.name}: an embedding needs both, its space and how the pipeline takes it")
         if not (self.embedding or self.text == "alone" or self.picture):
@@ -91,8 +91,7 @@ def decoder_card(name: str) -> DecoderCard:
     Raises:
         OptionError: no decoder of that name.
     """
-    if name not in _registry():
-        raise OptionError(f"no decoder {name!r}; known are {', '.join(_registry())}")
+    known("no decoder", [name], _registry())
     return _registry()[name]
 
 

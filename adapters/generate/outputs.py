@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitlens.adapters.generate.decoder_cards import Kind
-from vitlens.disk import atomic
+from vitlens.disk import atomic, output_file
 from vitlens.errors import OptionError
 from vitlens.sources import suffix_of
 
@@ -233,12 +233,7 @@ def check_path(path: str | os.PathLike[str], kind: Kind) -> Path:
     Raises:
         OptionError: a suffix that does not fit, or a folder.
     """
-    if suffix_of(path) not in MEDIA[kind].suffixes:
-        found = Path(path).suffix or "none"
-        raise OptionError(f"output {os.fspath(path)}: {kind} is written to {MEDIA[kind].listed}, found suffix {found}")
-    if Path(path).is_dir():
-        raise OptionError(f"output {os.fspath(path)}: a folder; give a file name")
-    return Path(path)
+    return output_file(f"output {kind}", Path(path), MEDIA[kind].suffixes)
 
 
 def _even(frame: PIL.Image.Image) -> np.ndarray:

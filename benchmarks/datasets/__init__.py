@@ -9,11 +9,11 @@ from __future__ import annotations
 from vitlens.benchmarks.datasets.card import DatasetCard, Published
 from vitlens.benchmarks.datasets.dataset import (
     Dataset,
-    Item,
+    DatasetItem,
     Problem,
     get_dataset,
     list_datasets,
     register_dataset,
 )
 
-__all__ = ["Dataset", "DatasetCard", "Item", "Problem", "Published", "get_dataset", "list_datasets", "register_dataset"]
+__all__ = ["Dataset", "DatasetCard", "DatasetItem", "Problem", "Published", "get_dataset", "list_datasets", "register_dataset"]

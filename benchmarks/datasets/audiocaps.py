@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import ENDINGS, absent_clips, clip_of, clips_in
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, csv_rows, json_content, some, whole_number
 from vitlens.errors import InputError
 
@@ -37,13 +37,13 @@ class AudioCaps(Dataset):
             return [Problem(str(root / folders[0]), f"sounds ({', '.join(ENDINGS)})")]
         return absent_clips(root, folders, (clip for _, _, clip in _listed(root, split)))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         items = []
         for name, captions, clip in _listed(root, self.checked(split)):
             if clip is None and split in VITLENS:
                 raise InputError(str(root / _folders(split)[0] / name), "no such sound", f"as {VITLENS[split]} lists it")
             if clip is not None:
-                items.append(Item(name, {"audio": clip}, captions=captions))
+                items.append(DatasetItem(name, {"audio": clip}, captions=captions))
         return some(items, root, f"clips of the split {split} that are in {_folders(split)[0]}")
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import absent_clips, clip_of, clips_in, parts_there
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, csv_rows, some
 from vitlens.errors import InputError
 
@@ -40,7 +40,7 @@ class AudioSet(Dataset):
             problems += missing or absent_clips(root, SOUNDS[split], (clip for _, _, _, clip in _listed(root, split)))
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         names = dict(zip(read_lines("labels", "audioset_mids"), self.classes(self.checked(split)), strict=True))
         items = []
         for where, name, mids, clip in _listed(root, split):
@@ -49,7 +49,7 @@ class AudioSet(Dataset):
                     where, f"the label {unknown[0]!r}, which is not in the class list", "one of 527, such as /m/09x0r"
                 )
             if clip is not None:
-                items.append(Item(name, {"audio": clip}, tuple(names[mid] for mid in mids)))
+                items.append(DatasetItem(name, {"audio": clip}, tuple(names[mid] for mid in mids)))
         return some(items, root / TABLES[split], f"clips of the split {split} that are in {SOUNDS[split][0]}")
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at
 from vitlens.benchmarks.datasets.safe_pickle import load_data
 from vitlens.errors import InputError
@@ -40,12 +40,12 @@ class _CIFAR(Dataset):
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         return [] if found == known else [Problem(str(path), f"a file whose MD5 is {known}, found {found}")]
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path, names = root / self.file, self.classes(self.checked(split))
         self._check_names(root / self.meta)
         pictures, numbers, files = self._columns(path)
         return [
-            Item(str(file), {"image": picture}, (label_at(number, names, f"{path}[{place}]"),))
+            DatasetItem(str(file), {"image": picture}, (label_at(number, names, f"{path}[{place}]"),))
             for place, (picture, number, file) in enumerate(zip(pictures, numbers, files, strict=True))
         ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, some, wrong_count
 
 CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
@@ -33,12 +33,12 @@ class Clotho(Dataset):
         counted = wrong_count(root / table, len(files), self.card.splits[split], "rows")
         return counted + absent_files(files, f"a sound that {table} lists", of=len(files))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         table = root / TABLE.format(split=self.checked(split))
         folder, items = _folder(root, split), []
         for _, row in csv_rows(table, ("file_name", *CAPTIONS)):
             captions = tuple(row[column] for column in CAPTIONS)
-            items.append(Item(Path(row["file_name"]).stem, {"audio": folder / row["file_name"]}, captions=captions))
+            items.append(DatasetItem(Path(row["file_name"]).stem, {"audio": folder / row["file_name"]}, captions=captions))
         return some(items, table, "captions")
 
 

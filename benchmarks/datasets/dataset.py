@@ -21,7 +21,7 @@ from vitlens.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Item:
+class DatasetItem:
     """One thing to embed and what is known of it."""
 
     id: str
@@ -54,7 +54,7 @@ class Dataset(ABC):
         """What is missing under `root`, found quickly and without decoding; empty for a complete copy."""
 
     @abstractmethod
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         """Items of a split in the dataset's own order.
 
         Raises:

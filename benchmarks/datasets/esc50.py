@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, label_at, some, whole_number, wrong_count
 from vitlens.errors import InputError
 
@@ -32,7 +32,7 @@ class ESC50(Dataset):
         listed = wrong_count(root / "meta" / "esc50.csv", len(paths), self.card.splits["all"], "rows")
         return listed + absent_files(paths, "a clip that meta/esc50.csv lists", of=len(paths))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         fold, names = self.checked(split).removeprefix("fold"), self.classes(split)
         items = []
         for where, row in csv_rows(root / "meta" / "esc50.csv", COLUMNS):
@@ -40,5 +40,5 @@ class ESC50(Dataset):
             if row["category"].replace("_", " ") != name:
                 raise InputError(where, f"target {row['target']} called {row['category']!r}", f"{name!r}, as in the class list")
             if fold == "all" or whole_number(row["fold"], where) == int(fold):
-                items.append(Item(Path(row["filename"]).stem, {"audio": root / "audio" / row["filename"]}, (name,)))
+                items.append(DatasetItem(Path(row["filename"]).stem, {"audio": root / "audio" / row["filename"]}, (name,)))
         return some(items, root / "meta" / "esc50.csv", f"clips of {split}")

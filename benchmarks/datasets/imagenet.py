@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, some, wrong_count
 from vitlens.errors import InputError
 
@@ -42,7 +42,7 @@ class ImageNet(Dataset):
         counts = {synset: len(_pictures(root / "val" / synset)) for synset in synsets}
         return [p for synset, count in counts.items() for p in wrong_count(root / "val" / synset, count, 50, "pictures")][:4]
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         place = root / self.checked(split)
         if not place.is_dir():
             raise InputError(str(place), "no such folder", "1,000 folders such as n01440764")
@@ -53,7 +53,7 @@ class ImageNet(Dataset):
                 raise InputError(
                     str(folder), f"the label {folder.name!r}, which is not in the class list", "one of 1,000 synsets"
                 )
-            items += [Item(path.stem, {"image": path}, (names[folder.name],)) for path in _pictures(folder)]
+            items += [DatasetItem(path.stem, {"image": path}, (names[folder.name],)) for path in _pictures(folder)]
         return some(items, place, "pictures in folders by class")
 
 

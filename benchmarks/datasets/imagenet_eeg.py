@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at, some
 from vitlens.benchmarks.datasets.packed import LateArray
 from vitlens.errors import InputError
@@ -36,7 +36,7 @@ class ImageNetEEG(Dataset):
     def check(self, root: Path) -> list[Problem]:
         return absent(root, {SIGNALS: SIGNALS_ARE, PARTS: PARTS_ARE})
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         places, path, names = _part(root / PARTS, self.checked(split)), root / SIGNALS, self.classes(split)
         trials, synsets, pictures = _signals(path)
         items = []
@@ -50,7 +50,7 @@ class ImageNetEEG(Dataset):
                 _check_synset(synsets, names.index(name), path)
                 picture = _picture(pictures, trial["image"], where)
                 eeg = {"source": LateArray(str(path), place, partial(_array, signal)), "rate": 1000, "unit": "standardized"}
-                items.append(Item(f"{place:05d}-subject{int(trial['subject'])}-{picture}", {"eeg": eeg}, (name,)))
+                items.append(DatasetItem(f"{place:05d}-subject{int(trial['subject'])}-{picture}", {"eeg": eeg}, (name,)))
         return some(items, path, f"trials of {SHORTEST} to {LONGEST} samples in {split}")
 
 

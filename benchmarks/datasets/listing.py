@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitlens.benchmarks.datasets.dataset import Item, Problem
+from vitlens.benchmarks.datasets.dataset import DatasetItem, Problem
 from vitlens.errors import InputError
 from vitlens.sources import check_file, decoding
 
@@ -160,7 +160,7 @@ def wrong_count(path: Path, found: int, expected: int | None, what: str) -> list
     return [] if expected in (None, found) else [Problem(str(path), f"{expected:,} {what}, found {found:,}")]
 
 
-def some(items: list[Item], source: Path, expected: str) -> list[Item]:
+def some(items: list[DatasetItem], source: Path, expected: str) -> list[DatasetItem]:
     """`items`, if there are any.
 
     Raises:

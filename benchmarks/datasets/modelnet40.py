@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, json_records, text_lines, wrong_count
 from vitlens.benchmarks.datasets.packed import LateArray
 from vitlens.benchmarks.datasets.safe_pickle import load_data
@@ -59,7 +59,7 @@ class ModelNet40(_ModelNet):
         files = [_text_file(root, name) for name in names]
         return counted + absent_files(files, f"10,000 lines x,y,z,nx,ny,nz (or {cache} beside the lists)", of=len(files))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path, names = root / f"modelnet40_{self.checked(split)}.txt", self.classes(split)
         lines = text_lines(path, NAMES)
         labels = [checked_label(name.rpartition("_")[0].replace("_", " "), names, where) for where, name in lines]
@@ -67,7 +67,7 @@ class ModelNet40(_ModelNet):
         cache = root / CACHE.format(split=split)
         sources = _cached(cache, labels, names) if cache.is_file() else [_text_file(root, name) for name in ids]
         return [
-            Item(name, {"point_cloud": {"source": source, "columns": "xyznormal", "up": "y"}}, (label,))
+            DatasetItem(name, {"point_cloud": {"source": source, "columns": "xyznormal", "up": "y"}}, (label,))
             for name, source, label in zip(ids, sources, labels, strict=True)
         ]
 
@@ -106,7 +106,7 @@ class ModelNet40OpenShape(_ModelNet):
         path = root / folder / "test_split.json"
         return wrong_count(path, len(json_records(path, ("name", "category"))), self.card.splits["test"], "records")
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         self.checked(split)
         folder, names = root / "meta_data" / "modelnet40", self.classes(split)
         records = json_records(folder / "test_split.json", ("name", "category"))
@@ -117,7 +117,7 @@ class ModelNet40OpenShape(_ModelNet):
             found = f"{len(clouds)} records" if isinstance(clouds, np.ndarray | list) else f"a {type(clouds).__name__}"
             raise InputError(str(path), found, f"{len(records)} records, as many as test_split.json")
         return [
-            Item(str(record["name"]), {"point_cloud": packed_cloud(path, place, cloud, rgb_max=255)}, (label,))
+            DatasetItem(str(record["name"]), {"point_cloud": packed_cloud(path, place, cloud, rgb_max=255)}, (label,))
             for place, ((_, record), cloud, label) in enumerate(zip(records, clouds, labels, strict=True))
         ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, csv_rows, wrong_count
 
 TABLE, COLUMNS = "MSRVTT_JSFUSION_test.csv", ("key", "vid_key", "video_id", "sentence")
@@ -28,9 +28,9 @@ class MSRVTT(Dataset):
         counted = wrong_count(root / TABLE, len(files), self.card.splits["test"], "rows")
         return counted + absent_files(files, f"a video that {TABLE} lists", of=len(files))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         self.checked(split)
         return [
-            Item(row["video_id"], {"video": root / FOLDER / f"{row['video_id']}.mp4"}, captions=(row["sentence"],))
+            DatasetItem(row["video_id"], {"video": root / FOLDER / f"{row['video_id']}.mp4"}, captions=(row["sentence"],))
             for _, row in csv_rows(root / TABLE, COLUMNS)
         ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, some, wrong_count
 from vitlens.benchmarks.datasets.sun_rgbd import (
     absent_folders,
@@ -47,10 +47,10 @@ class NYUv2(Dataset):
         folders = [folder for _, folder, _ in entries_of(root, "test", LISTS) if folder.startswith(FOLDER)]
         return wrong_count(root, len(folders), self.card.splits["test"], "test images") + absent_folders(root, folders)
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         names, items = self.classes(self.checked(split)), []
         for where, folder, label in entries_of(root, split, LISTS):
             if folder.startswith(FOLDER):
                 name = checked_label(label_of(root, folder, label), names, where)
-                items.append(Item(folder, {"depth": depth_of(root, folder)}, (name,)))
+                items.append(DatasetItem(folder, {"depth": depth_of(root, folder)}, (name,)))
         return some(items, root / "SUNRGBD" / FOLDER, f"images of the split {split}")

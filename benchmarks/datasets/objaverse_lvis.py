@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, json_records, wrong_count
 from vitlens.benchmarks.datasets.modelnet40 import joined
 from vitlens.benchmarks.datasets.packed import LateArray
@@ -43,7 +43,7 @@ class ObjaverseLVIS(Dataset):
         counted = wrong_count(root / TABLE, len(files), self.card.splits["all"], "records")
         return counted + absent_files(files, f"a shape that {TABLE} lists", of=len(files))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         names, items = frozenset(self.classes(self.checked(split))), []
         for where, record in json_records(root / TABLE, KEYS):
             label = record["category"]
@@ -51,7 +51,7 @@ class ObjaverseLVIS(Dataset):
                 checked_label(label, self.classes(split), where)
             path = _file(root, record)
             source = LateArray(str(path), str(record["uid"]), partial(read_shape, path))
-            items.append(Item(str(record["uid"]), {"point_cloud": {"source": source, "up": "y", "rgb_max": 1}}, (label,)))
+            items.append(DatasetItem(str(record["uid"]), {"point_cloud": {"source": source, "up": "y", "rgb_max": 1}}, (label,)))
         return items
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, label_at
 from vitlens.benchmarks.datasets.modelnet40 import packed_cloud
 from vitlens.benchmarks.datasets.safe_pickle import load_data
@@ -52,16 +52,16 @@ class ScanObjectNN(_ScanObjects):
             return []
         return absent(root, dict.fromkeys(FILES[self.card.default_split], HDF5))
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         self.checked(split)
         return [item for file in FILES[split] for item in self._items_of(root / file, file)]
 
-    def _items_of(self, path: Path, file: str) -> list[Item]:
+    def _items_of(self, path: Path, file: str) -> list[DatasetItem]:
         clouds, labels = _read(path)
         names = self.classes(self.card.default_split)
         stem = file.removesuffix(".h5").replace("/", "-")
         return [
-            Item(
+            DatasetItem(
                 f"{stem}-{place:05d}",
                 {"point_cloud": packed_cloud(path, place, {"xyz": cloud}, rgb_max=1)},
                 (label_at(label, names, f"{path}[{place}]"),),
@@ -95,11 +95,11 @@ class ScanObjectNNOpenShape(_ScanObjects):
     def check(self, root: Path) -> list[Problem]:
         return absent(root, {"meta_data/scanobjectnn/xyz_label.npy": PACK})
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path, names = root / "meta_data" / "scanobjectnn" / "xyz_label.npy", self.classes(self.checked(split))
         records = _records(path)
         return [
-            Item(
+            DatasetItem(
                 f"{place:05d}",
                 {"point_cloud": packed_cloud(path, place, record, rgb_max=1)},
                 (label_at(record["label"], names, f"{path}[{place}]"),),

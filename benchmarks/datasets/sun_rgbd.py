@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, json_records, some, text_lines, wrong_count
 from vitlens.errors import InputError
 from vitlens.sources import check_file, decoding
@@ -38,13 +38,13 @@ class SUNRGBD(Dataset):
             problems += wrong_count(root / LISTS["test"], len(entries), self.card.splits["test"], "records")
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         listed, names, items = (root / LISTS[self.checked(split)]).is_file(), self.classes(split), []
         for where, folder, label in entries_of(root, split, LISTS):
             name = label_of(root, folder, label)
             if name not in names and (split == "train" or not listed):
                 continue  # the toolbox and the training list also have the smaller classes
-            items.append(Item(folder, {"depth": depth_of(root, folder)}, (checked_label(name, names, where),)))
+            items.append(DatasetItem(folder, {"depth": depth_of(root, folder)}, (checked_label(name, names, where),)))
         return some(items, root / "SUNRGBD", f"images of the split {split}")
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, wrong_count
 from vitlens.benchmarks.datasets.packed import LateArray
 from vitlens.benchmarks.datasets.safe_pickle import load_data
@@ -40,7 +40,7 @@ class ThingsEEG(Dataset):
             problems += absent(root, {SIGNALS.format(person=PEOPLE[0]): SIGNALS_ARE})
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path = root / SIGNALS.format(person=self.checked(split))
         means, channels, rate = _means(path)
         folders = _folders(root)
@@ -52,7 +52,7 @@ class ThingsEEG(Dataset):
         for place, (folder, mean) in enumerate(zip(folders, means, strict=True)):
             source = LateArray(str(path), place, partial(np.asarray, mean))
             eeg = {"source": source, "rate": rate, "channels": channels, "unit": "standardized"}
-            items.append(Item(folder.name, {"eeg": eeg, "image": _picture(folder)}))
+            items.append(DatasetItem(folder.name, {"eeg": eeg, "image": _picture(folder)}))
         return items
 
 

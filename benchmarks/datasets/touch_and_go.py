@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, label_at, some, text_lines, wrong_count
 from vitlens.errors import InputError
 
@@ -41,7 +41,7 @@ class TouchAndGo(Dataset):
             problems += absent_files(frames, f"a GelSight frame that {name} lists", of=len(frames))
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path = root / _list(self.checked(split))
         question, names, items = _question(split), self.classes(split), []
         stored = read_lines("labels", "touch_and_go_rough_smooth" if question == "rough_smooth" else "touch_and_go_material")
@@ -51,7 +51,7 @@ class TouchAndGo(Dataset):
             if question == "hard_soft":
                 label = "soft" if label in SOFT else "hard"
             if label in names:  # all but others, where that is no class
-                items.append(Item(name, {"tactile": frame}, (label,)))
+                items.append(DatasetItem(name, {"tactile": frame}, (label,)))
         return some(items, path, f"frames of the split {split}")
 
 

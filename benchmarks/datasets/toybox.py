@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, absent_files, checked_label, some
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.world.objects import MATERIAL_NAMES, SHAPE_NAMES
@@ -46,7 +46,7 @@ class Toybox(Dataset):
             problems += absent_files(files, f"the {self.card.modality} of an object of {split}.csv", of=len(files))
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         path, sensor = root / f"{self.checked(split)}.csv", self.card.modality
         items = []
         for number, row in enumerate(read_manifest(path)):
@@ -54,7 +54,7 @@ class Toybox(Dataset):
             if missing := [column for column in ("id", self.label, sensor) if not row.get(column)]:
                 raise InputError(where, f"no {', '.join(missing)}", f"{MADE}, with the sensor {sensor}")
             label = checked_label(row[self.label], self.classes(split), where)
-            items.append(Item(row["id"], {sensor: {"source": root / row[sensor], **_options(row, sensor)}}, (label,)))
+            items.append(DatasetItem(row["id"], {sensor: {"source": root / row[sensor], **_options(row, sensor)}}, (label,)))
         return some(items, path, MADE)
 
 

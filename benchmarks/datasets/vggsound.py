@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vitlens.benchmarks.datasets.card import DatasetCard, dataset_card
 from vitlens.benchmarks.datasets.clips import absent_clips, clip_of, clips_in, parts_there
-from vitlens.benchmarks.datasets.dataset import Dataset, Item, Problem, read_lines, register_dataset
+from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, read_lines, register_dataset
 from vitlens.benchmarks.datasets.listing import absent, checked_label, csv_rows, some, whole_number
 
 TABLE, COLUMNS = "vggsound.csv", ("video", "start", "label", "split")
@@ -33,11 +33,11 @@ class VGGSound(Dataset):
             problems += absent_clips(root, SOUNDS[split], (clip for _, _, _, clip in _listed(root, split)))
         return problems
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         names, items = self.classes(self.checked(split)), []
         for where, name, label, clip in _listed(root, split):
             if clip is not None:
-                items.append(Item(name, {"audio": clip}, (checked_label(label, names, where),)))
+                items.append(DatasetItem(name, {"audio": clip}, (checked_label(label, names, where),)))
         return some(items, root / TABLE, f"clips of the split {split} that are in {SOUNDS[split][0]}")
 
 

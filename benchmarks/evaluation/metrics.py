@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens import checks
-from vitlens.errors import MissingDependencyError, OptionError
+from vitlens.errors import MissingDependencyError
 
 Protocol = Literal["default", "paper"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
@@ -95,9 +95,7 @@ def merging(classes: Sequence[str], merged: Mapping[str, str]) -> tuple[Tensor, 
     Raises:
         OptionError: a class to merge that is not in the list.
     """
-    unknown = sorted(set(merged) - set(classes))
-    if unknown:
-        raise OptionError(f"classes to merge that are not in the class list: {', '.join(unknown)}")
+    checks.known("classes to merge that are not in the class list:", merged, classes)
     names = tuple(dict.fromkeys(merged.get(name, name) for name in classes))
     return torch.tensor([names.index(merged.get(name, name)) for name in classes]), names
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitlens.benchmarks.datasets import Dataset, Item
+from vitlens.benchmarks.datasets import Dataset, DatasetItem
 from vitlens.benchmarks.evaluation.metrics import Scores, needed
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work
 from vitlens.errors import InputError, OptionError
@@ -54,11 +54,11 @@ def training_splits(dataset: Dataset, split: str, chosen: Sequence[str] = ()) ->
     )
 
 
-Part = tuple[Sequence[Item], Sequence[Item]]
+Part = tuple[Sequence[DatasetItem], Sequence[DatasetItem]]
 """Items to train on, and items to score."""
 
 
-def parts_of(dataset: Dataset, root: Path, split: str, items: Sequence[Item], chosen: Sequence[str] = ()) -> list[Part]:
+def parts_of(dataset: Dataset, root: Path, split: str, items: Sequence[DatasetItem], chosen: Sequence[str] = ()) -> list[Part]:
     """What to train on and to score: one part, or for a split that is all folds together one part for each fold.
 
     Raises:
@@ -87,11 +87,11 @@ def trained_on(dataset: Dataset, split: str, chosen: Sequence[str] = ()) -> str:
     return "the other folds of each" if folds else ", ".join(training_splits(dataset, split, chosen))
 
 
-def _listed(dataset: Dataset, root: Path, split: str) -> list[Item]:
+def _listed(dataset: Dataset, root: Path, split: str) -> list[DatasetItem]:
     return _collapsed(dataset, split, dataset.items(root, split))
 
 
-def _collapsed(dataset: Dataset, split: str, items: Sequence[Item]) -> list[Item]:
+def _collapsed(dataset: Dataset, split: str, items: Sequence[DatasetItem]) -> list[DatasetItem]:
     """Items with merged classes as one label: a probe learns them as one, and splits may divide them differently."""
     merged = dataset.merged(split)
     return [replace(item, labels=tuple(dict.fromkeys(merged.get(label, label) for label in item.labels))) for item in items]
@@ -106,7 +106,7 @@ def _folds(dataset: Dataset, split: str) -> list[str]:
 class Prepared:
     """A part with its features: training rows [n, E] of `train_items`, rows [m, E] to score, and their targets."""
 
-    train_items: list[Item]
+    train_items: list[DatasetItem]
     train_rows: Tensor
     train_targets: Tensor
     rows: Tensor
@@ -158,7 +158,7 @@ def few_shot(work: Work, parts: Sequence[Part], *, shots: int, draws: int = 5, s
     return score
 
 
-def draw_shots(work: Work, train: Sequence[Item], shots: int, seed: int) -> set[int]:
+def draw_shots(work: Work, train: Sequence[DatasetItem], shots: int, seed: int) -> set[int]:
     """Places of `shots` items of each class in `train`, drawn with `seed`.
 
     Raises:
@@ -177,7 +177,7 @@ def draw_shots(work: Work, train: Sequence[Item], shots: int, seed: int) -> set[
     return chosen
 
 
-def _prepare(work: Work, train: Sequence[Item], test: Sequence[Item]) -> Prepared:
+def _prepare(work: Work, train: Sequence[DatasetItem], test: Sequence[DatasetItem]) -> Prepared:
     if work.dataset.card.task == "retrieval":
         raise OptionError(f"{work.dataset.card.name} is a retrieval: there is no class to probe for")
     needed("sklearn.linear_model")
@@ -192,7 +192,7 @@ def _prepare(work: Work, train: Sequence[Item], test: Sequence[Item]) -> Prepare
     return Prepared(train_items, features(train_rows), work.targets(train_items), features(rows), work.targets(items))
 
 
-def _files(items: Sequence[Item], modality: str) -> set[tuple[str, str]]:
+def _files(items: Sequence[DatasetItem], modality: str) -> set[tuple[str, str]]:
     """The files of items with their read options (ids may repeat in another split)."""
     found = set()
     for item in items:

@@ -19,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from vitlens import checks
-from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
+from vitlens.benchmarks.datasets import Dataset, DatasetItem, get_dataset
 from vitlens.benchmarks.evaluation import probe
 from vitlens.benchmarks.evaluation.metrics import Scores, checked_protocol
 from vitlens.benchmarks.evaluation.results import Measurement, beside_published, versions
@@ -78,7 +78,7 @@ class Found:
     dataset: Dataset
     root: Path
     split: str
-    items: list[Item]
+    items: list[DatasetItem]
     """What is to be evaluated."""
     there: int
     """Items of the split before `limit`."""
@@ -156,7 +156,7 @@ def find(dataset: Dataset, data_root: str | os.PathLike[str] | None, settings: S
     return Found(dataset, root, split, spread(items, settings.limit), len(items), notes)
 
 
-def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+def spread(items: Sequence[DatasetItem], limit: int | None) -> list[DatasetItem]:
     """`limit` items, evenly from all: lists are often in the order of classes."""
     if limit is None or limit >= len(items):
         return list(items)

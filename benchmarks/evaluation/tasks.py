@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitlens.benchmarks.datasets import Dataset, Item
+from vitlens.benchmarks.datasets import Dataset, DatasetItem
 from vitlens.benchmarks.evaluation.metrics import (
     Protocol,
     Scores,
@@ -23,7 +23,8 @@ from vitlens.benchmarks.evaluation.metrics import (
     multi_label,
     retrieval,
 )
-from vitlens.errors import InputError, OptionError
+from vitlens.checks import known
+from vitlens.errors import InputError
 from vitlens.store.engine import Engine, Progress
 from vitlens.store.items import source_name
 from vitlens.store.store import Embedded, EmbeddingStore, OnError
@@ -50,7 +51,7 @@ class Work:
 
     dataset: Dataset
     split: str
-    items: Sequence[Item]
+    items: Sequence[DatasetItem]
     store: EmbeddingStore
     engine: Engine
     templates: Sequence[str] = ()
@@ -74,7 +75,7 @@ class Work:
         classes = self.dataset.classes(self.split)
         return merging(classes, self.dataset.merged(self.split))[1] if self.collapsed else classes
 
-    def embed(self, modality: str, items: Sequence[Item]) -> tuple[Tensor, list[Item]]:
+    def embed(self, modality: str, items: Sequence[DatasetItem]) -> tuple[Tensor, list[DatasetItem]]:
         """Embeddings [n, E] of one modality of items, not normalised, and the items that have one; the others are noted.
 
         Raises:
@@ -99,7 +100,7 @@ class Work:
         """The dataset and split, for messages."""
         return f"{self.dataset.card.name}/{self.split}"
 
-    def _input(self, item: Item, modality: str) -> object:
+    def _input(self, item: DatasetItem, modality: str) -> object:
         if modality not in item.inputs:
             raise InputError(
                 f"{self.where}, item {item.id}", f"no {modality} (it has {', '.join(item.inputs)})", f"its {modality}"
@@ -110,7 +111,7 @@ class Work:
         """Embeddings [n, E] of texts, not normalised."""
         return self._embed("text", texts).vectors
 
-    def label_numbers(self, item: Item) -> list[int]:
+    def label_numbers(self, item: DatasetItem) -> list[int]:
         """Places of an item's labels in the class list.
 
         Raises:
@@ -131,11 +132,11 @@ class Work:
             self._known = {name: place for place, name in enumerate(self.classes)}
         return self._known
 
-    def _named(self, item: Item) -> str:
+    def _named(self, item: DatasetItem) -> str:
         source = item.inputs.get(self.dataset.card.modality)
         return f"{self.where}, item {item.id}" + (f" ({source_name(source)})" if source is not None else "")
 
-    def targets(self, items: Sequence[Item]) -> Tensor:
+    def targets(self, items: Sequence[DatasetItem]) -> Tensor:
         """Class numbers [n], or for multi-label rows of 0 and 1 [n, c]."""
         numbers = [self.label_numbers(item) for item in items]
         if self.dataset.card.task == "classification":
@@ -215,6 +216,5 @@ def evaluator(task: str) -> Callable[[Work], Scorer]:
     Raises:
         OptionError: an unknown kind.
     """
-    if task not in EVALUATORS:
-        raise OptionError(f"no evaluator for the task {task!r}; there are {', '.join(EVALUATORS)}")
+    known("no evaluator for the task", [task], EVALUATORS)
     return EVALUATORS[task]

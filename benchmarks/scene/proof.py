@@ -70,7 +70,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Score:
+class SenseScore:
     """Shares of 1, of the queries of one sense: best point in a right object's box, within 0.25 m of it, in any object."""
 
     sense: str
@@ -151,7 +151,7 @@ def ask(model: ViTLens, scene: Scene, asked: list[Query]) -> list[Answer]:
 
 def prove(
     folder: Path, *, rooms: int = ROOMS, takes: int = TAKES, frames: int = FRAMES, say: Callable[[str], None] = lambda text: None
-) -> list[Score]:
+) -> list[SenseScore]:
     """Measure in `folder`, where a stopped run goes on; writes scores.json, page.html (a query a sense) and their pictures."""
     import vitlens
 
@@ -172,13 +172,13 @@ def prove(
     return scores
 
 
-def summed(sense: str, rows: list[dict[str, Any]]) -> Score:
+def summed(sense: str, rows: list[dict[str, Any]]) -> SenseScore:
     """The means of one sense's queries."""
     means = {key: float(np.mean([row[key] for row in rows])) for key in ("right", "near", "any_object", "chance", "chance_near")}
-    return Score(sense, "material" if LABELS.get(sense) == "material" else "object", len(rows), **means)
+    return SenseScore(sense, "material" if LABELS.get(sense) == "material" else "object", len(rows), **means)
 
 
-def table(scores: list[Score]) -> Table:
+def table(scores: list[SenseScore]) -> Table:
     """The scores, in percent."""
     rows = []
     for s in scores:

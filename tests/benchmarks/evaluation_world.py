@@ -10,7 +10,7 @@ from typing import ClassVar
 import PIL.Image
 
 from tests.train.tiny import SHAPES, item
-from vitlens.benchmarks.datasets import Dataset, DatasetCard, Item, Problem, Published
+from vitlens.benchmarks.datasets import Dataset, DatasetCard, DatasetItem, Problem, Published
 from vitlens.errors import InputError
 
 TEST, TRAIN = 12, 16
@@ -53,7 +53,7 @@ class Shapes(Dataset):
         wanted = {"list.csv": "the list of pictures", "pictures": "a folder of pictures"}
         return [Problem(str(root / name), what) for name, what in wanted.items() if not (root / name).exists()]
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         self.checked(split)
         if not (root / "list.csv").is_file():
             raise InputError(str(root / "list.csv"), "no such file", "the list of pictures")
@@ -61,8 +61,8 @@ class Shapes(Dataset):
             rows = [row for row in csv.DictReader(stream) if row["split"] == split]
         return [self.item(root / "pictures" / row["file"], row["label"]) for row in rows]
 
-    def item(self, path: Path, label: str) -> Item:
-        return Item(path.stem, {"image": path}, (label,))
+    def item(self, path: Path, label: str) -> DatasetItem:
+        return DatasetItem(path.stem, {"image": path}, (label,))
 
     def classes(self, split: str) -> tuple[str, ...]:
         return SHAPES
@@ -88,9 +88,9 @@ class Merged(variant(Shapes, name="tiny-merged")):  # type: ignore[misc]
 class Tags(variant(Shapes, name="tiny-tags", task="multi_label", published=())):  # type: ignore[misc]
     """Each picture has its shape as a tag, and straight ones have another."""
 
-    def item(self, path: Path, label: str) -> Item:
+    def item(self, path: Path, label: str) -> DatasetItem:
         tags = (label,) if label == "disc" else (label, "straight")
-        return Item(path.stem, {"image": path}, tags)
+        return DatasetItem(path.stem, {"image": path}, tags)
 
     def classes(self, split: str) -> tuple[str, ...]:
         return (*SHAPES, "straight", "never there")
@@ -99,9 +99,9 @@ class Tags(variant(Shapes, name="tiny-tags", task="multi_label", published=())):
 class Captions(variant(Shapes, name="tiny-captions", task="retrieval", published=())):  # type: ignore[misc]
     """Two captions for each picture."""
 
-    def item(self, path: Path, label: str) -> Item:
+    def item(self, path: Path, label: str) -> DatasetItem:
         number = int(path.stem)
-        return Item(path.stem, {"image": path}, captions=(f"a {label} number {number}", f"picture {number}"))
+        return DatasetItem(path.stem, {"image": path}, captions=(f"a {label} number {number}", f"picture {number}"))
 
     def classes(self, split: str) -> tuple[str, ...]:
         return ()
@@ -110,8 +110,8 @@ class Captions(variant(Shapes, name="tiny-captions", task="retrieval", published
 class Twins(variant(Captions, name="tiny-twins", other_modality="video")):  # type: ignore[misc]
     """The same picture on both sides."""
 
-    def item(self, path: Path, label: str) -> Item:
-        return Item(path.stem, {"image": path, "video": [path]})
+    def item(self, path: Path, label: str) -> DatasetItem:
+        return DatasetItem(path.stem, {"image": path, "video": [path]})
 
 
 DATASETS = (Shapes, Merged, Tags, Captions)

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import scipy.io
 
-from vitlens.benchmarks.datasets import Item, get_dataset
+from vitlens.benchmarks.datasets import DatasetItem, get_dataset
 from vitlens.errors import InputError
 from vitlens.modalities.depth import Depth
 from vitlens.modality import Sample
@@ -46,7 +46,7 @@ def tree(root: Path) -> Path:
     return root
 
 
-def load(item: Item) -> Sample:
+def load(item: DatasetItem) -> Sample:
     return Depth().load(item.inputs["depth"])
 
 

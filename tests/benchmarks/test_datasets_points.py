@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitlens.benchmarks.datasets import Item, get_dataset
+from vitlens.benchmarks.datasets import DatasetItem, get_dataset
 from vitlens.errors import InputError, OptionError
 from vitlens.modalities.point_cloud import PointCloud
 from vitlens.modality import Sample
@@ -21,7 +21,7 @@ def cloud(seed: int, columns: int = 3, points: int = 40) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, (points, columns)).astype(np.float32)
 
 
-def load(item: Item) -> Sample:
+def load(item: DatasetItem) -> Sample:
     return PointCloud().load(item.inputs["point_cloud"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vitlens.benchmarks.datasets import Item, get_dataset
+from vitlens.benchmarks.datasets import DatasetItem, get_dataset
 from vitlens.errors import InputError
 from vitlens.modalities.audio import Audio
 
@@ -18,7 +18,7 @@ def write_sound(path: Path, rate: int = 44100, seconds: float = 0.5) -> None:
     soundfile.write(path, 0.1 * np.sin(np.arange(int(rate * seconds)) / 9), rate)
 
 
-def load_rate(item: Item) -> float:
+def load_rate(item: DatasetItem) -> float:
     return float(Audio().load(item.inputs["audio"]).info["rate"])
 
 

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from vitlens.benchmarks.datasets import Item, get_dataset
+from vitlens.benchmarks.datasets import DatasetItem, get_dataset
 from vitlens.benchmarks.toybox.sensors.catalogue import Detail
 from vitlens.benchmarks.toybox.sensors.make import make_toybox
 from vitlens.benchmarks.toybox.world.captions import shape_prompts
@@ -150,7 +150,7 @@ def test_toybox_by_each_sensor(toybox: Path, sensor: str) -> None:
         assert sample.info["focal_length"] == pytest.approx(float(rows[0]["depth.focal_length"]))
 
 
-def loaded(item: Item, sensor: str) -> Sample:
+def loaded(item: DatasetItem, sensor: str) -> Sample:
     modality = get_modality(sensor)
     sample = modality.load(item.inputs[sensor])
     assert torch.isfinite(modality.transform(sample)).all()

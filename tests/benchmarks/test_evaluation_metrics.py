@@ -110,5 +110,5 @@ def test_large_tables_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(OptionError, match="default or paper"):
         metrics.checked_protocol("sane")
-    with pytest.raises(OptionError, match="not in the class list: x"):
+    with pytest.raises(OptionError, match="not in the class list: 'x'"):
         metrics.merging(["a"], {"x": "others"})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.evaluation_world import TEST, Captions, Merged, Shapes, Tags, variant
-from vitlens.benchmarks.datasets import Item
+from vitlens.benchmarks.datasets import DatasetItem
 from vitlens.benchmarks.evaluation import Settings, evaluate
 from vitlens.benchmarks.evaluation.probe import features, fit, parts_of, trained_on, training_splits
 from vitlens.errors import InputError, OptionError
@@ -87,7 +87,7 @@ class Finer(Merged):
     def merged(self, split: str) -> Mapping[str, str]:
         return {"cross" if split == "test" else "bar": "others"}
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         own = {"test": ("bar", "cross"), "train": ("cross", "bar")}[split]
         found = super().items(root, split)
         return [replace(item, labels=(item.labels[0].replace(*own),)) for item in found]
@@ -106,7 +106,7 @@ Folds = variant(Shapes, published=(), name="tiny-folds", splits=SPLITS, default_
 class FoldedShapes(Folds):  # type: ignore[valid-type, misc]
     """Every third picture is a fold."""
 
-    def items(self, root: Path, split: str) -> Sequence[Item]:
+    def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
         found = Shapes().items(root, "test")
         return found if split == "all" else found[int(split[-1]) - 1 :: 3]
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_probed(model: ViTLens, root: Path, settings: Settings) -
         evaluate(model, Captions(), root, settings)
 
     class Leaky(Shapes):
-        def items(self, root: Path, split: str) -> Sequence[Item]:
+        def items(self, root: Path, split: str) -> Sequence[DatasetItem]:
             return super().items(root, "test")
 
     with pytest.raises(InputError, match=r"\.png: an item of .* and of its training splits"):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmarks.evaluation_world import TEMPLATES, TEST, Captions, Merged, Shapes, Tags, Twins, variant
 from tests.train.tiny import SHAPES, tiny_clip
-from vitlens.benchmarks.datasets import Dataset, Item, get_dataset
+from vitlens.benchmarks.datasets import Dataset, DatasetItem, get_dataset
 from vitlens.benchmarks.evaluation import Measurement, Settings, evaluate, find, read_results, write_report
 from vitlens.benchmarks.evaluation.run import root_of, spread
 from vitlens.errors import InputError, ModalityError, OptionError
@@ -102,7 +102,7 @@ def test_retrieval_of_another_modality(model: ViTLens, root: Path, settings: Set
 
 
 def test_a_limit_takes_items_from_everywhere(model: ViTLens, root: Path, settings: Settings) -> None:
-    items = [Item(str(i), {}) for i in range(100)]
+    items = [DatasetItem(str(i), {}) for i in range(100)]
     assert [int(item.id) for item in spread(items, 4)] == [12, 37, 62, 87]
     assert spread(items, 100) == spread(items, None) == items
     result = evaluate(model, Shapes(), root, replace(settings, limit=7))

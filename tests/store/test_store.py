@@ -25,7 +25,7 @@ from vitlens.store.items import source_name
 from vitlens.store.parts import Part, Parts
 from vitlens.store.store import EmbeddingStore, default_folder
 from vitlens.train.anchors import AnchorTable
-from vitlens.train.records import Captions, Reader, open_table
+from vitlens.train.records import Captions, Reader, open_records
 
 ABOUT = {"weights": "m", "dim": 4}
 
@@ -260,7 +260,7 @@ def test_several_writers_killed_at_any_moment_leave_whole_entries(tmp_path: Path
 
 
 def table_of(model: ViTLens, rows: Any, *modalities: str) -> AnchorTable:
-    table = open_table(rows)
+    table = open_records(rows)
     captions = Captions(table, columns=["text"], separator=None, label="label", templates=[]) if "text" in modalities else None
     readers = {"image": Reader(table, model.modality("image"))} if "image" in modalities else {}
     return AnchorTable(Engine(model, 4), table, modalities, readers=readers, captions=captions)

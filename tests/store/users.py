@@ -21,7 +21,7 @@ from vitlens.store.items import Inputs, Item
 from vitlens.store.job import Job, Settings
 from vitlens.store.store import EmbeddingStore
 from vitlens.train.anchors import AnchorTable
-from vitlens.train.records import Reader, open_table
+from vitlens.train.records import Reader, open_records
 
 BATCH = 2
 
@@ -56,7 +56,7 @@ def embed(files: Sequence[Path], folder: Path, model: ViTLens, progress: Progres
 
 def anchors(files: Sequence[Path], folder: Path, model: ViTLens, progress: Progress) -> Outcome:
     """The frozen anchors of a training."""
-    table = open_table([{"image": path} for path in files])
+    table = open_records([{"image": path} for path in files])
     readers = {"image": Reader(table, model.modality("image"))}
     made = AnchorTable(Engine(model, BATCH, save_every=BATCH), table, ["image"], readers=readers, captions=None)
     computed = made.fill(folder / "cache", progress)

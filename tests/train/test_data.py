@@ -19,7 +19,7 @@ from vitlens.modality import get_modality
 from vitlens.train.anchors import CaptionList
 from vitlens.train.examples import BadItems, Example, Order, StepSampler, collate
 from vitlens.train.items import TrainItems, tries_for
-from vitlens.train.records import Captions, Reader, open_table
+from vitlens.train.records import Captions, Reader, open_records
 from vitlens.train.shards import expand_shards
 
 DEPTH = get_modality("depth", size=SIZE)
@@ -51,7 +51,7 @@ def write_manifest(folder: Path, rows: list[dict[str, Any]], kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_manifest_gives_items_with_their_own_read_options(kind: str, tmp_path: Path) -> None:
-    table = open_table(str(write_manifest(tmp_path, write_things(tmp_path, 3), kind)))
+    table = open_records(str(write_manifest(tmp_path, write_things(tmp_path, 3), kind)))
     reader = Reader(table, DEPTH)
     sample = reader.load(2)
     assert np.allclose(sample.data, world(3)[2]["depth"], atol=1e-3), "the column depth.scale makes metres of millimetres"
@@ -61,7 +61,7 @@ def test_a_manifest_gives_items_with_their_own_read_options(kind: str, tmp_path:
 
 def test_read_options_of_the_recipe_hold_where_a_row_has_none(tmp_path: Path) -> None:
     rows = [{**row, "depth.scale": ""} for row in write_things(tmp_path, 1)]
-    table = open_table(write_manifest(tmp_path, rows, "csv"))
+    table = open_records(write_manifest(tmp_path, rows, "csv"))
     with pytest.raises(InputError, match="scale="):
         Reader(table, DEPTH).load(0)
     assert Reader(table, DEPTH, read_options={"scale": 0.002}).load(0).data.max() > 40
@@ -70,7 +70,7 @@ def test_read_options_of_the_recipe_hold_where_a_row_has_none(tmp_path: Path) ->
 
 
 def test_a_column_that_is_missing_is_named_with_those_there_are(tmp_path: Path) -> None:
-    table = open_table(write_manifest(tmp_path, write_things(tmp_path, 1), "csv"))
+    table = open_records(write_manifest(tmp_path, write_things(tmp_path, 1), "csv"))
     with pytest.raises(OptionError, match=r"no column 'image'.*depth, depth.scale, caption, label"):
         Reader(table, get_modality("image"))
     assert Reader(table, DEPTH, column="depth").column == "depth"
@@ -82,22 +82,22 @@ def captions(table: Any, **changes: Any) -> Captions:
 
 
 def test_captions_come_from_columns_lists_and_labels(tmp_path: Path) -> None:
-    table = open_table(write_manifest(tmp_path, write_things(tmp_path, 2), "csv"))
+    table = open_records(write_manifest(tmp_path, write_things(tmp_path, 2), "csv"))
     assert captions(table).of(1) == ["a square|one of 2"]
     assert captions(table, separator="|").of(1) == ["a square", "one of 2"]
     both = captions(table, separator="|", templates=["a photo of {}."])
     assert both.of(0) == ["a disc", "one of 2", "a photo of x y."]
-    assert captions(open_table([{"text": ["one", "two"]}])).of(0) == ["one", "two"]
+    assert captions(open_records([{"text": ["one", "two"]}])).of(0) == ["one", "two"]
     with pytest.raises(OptionError, match=r"data\.captions"):
-        captions(open_table([{"depth": 1}]))
+        captions(open_records([{"depth": 1}]))
     with pytest.raises(InputError, match="row 1"):
-        captions(open_table([{"text": "a"}, {"text": ""}])).of(1)
+        captions(open_records([{"text": "a"}, {"text": ""}])).of(1)
 
 
 @pytest.mark.parametrize("bad", [[], [3], {"a": 1}, 7, "gone.csv", "data.txt"])
 def test_what_is_no_table_is_refused(bad: Any) -> None:
     with pytest.raises((OptionError, InputError)):
-        open_table(bad)
+        open_records(bad)
 
 
 # --- WebDataset ------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def write_shards(folder: Path, counts: tuple[int, ...]) -> str:
 
 
 def test_shards_are_a_table(tmp_path: Path) -> None:
-    table = open_table(write_shards(tmp_path, (3, 2)))
+    table = open_records(write_shards(tmp_path, (3, 2)))
     assert len(table) == 5
     assert table.groups.tolist() == [0, 0, 0, 1, 1]
     reader = Reader(table, DEPTH)
@@ -137,7 +137,7 @@ def test_a_broken_description_in_a_shard_costs_one_item(tmp_path: Path) -> None:
             entry = tarfile.TarInfo(f"{key}.json")
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text))
-    table = open_table(tmp_path / "a.tar")
+    table = open_records(tmp_path / "a.tar")
     found = CaptionList(table, captions(table))
     assert found.texts == ["one"]
     assert sorted(found.unusable) == [1, 2]
@@ -153,7 +153,7 @@ def test_shards_of_the_webdataset_library_are_read(tmp_path: Path) -> None:
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
         for index, thing in enumerate(world(3)):
             writer.write({"__key__": f"k{index}", "npy": thing["depth"], "txt": thing["text"], "json": {"label": thing["label"]}})
-    table = open_table(tmp_path / "a.tar")
+    table = open_records(tmp_path / "a.tar")
     assert np.allclose(Reader(table, DEPTH).load(1).data, world(3)[1]["depth"])
     assert captions(table, templates=["{}!"]).of(1) == ["a square", "square!"]
 
@@ -175,7 +175,7 @@ def test_shard_patterns(tmp_path: Path) -> None:
 def test_a_broken_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(InputError, match=r"bad\.tar"):
-        open_table(tmp_path / "bad.tar")
+        open_records(tmp_path / "bad.tar")
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_shards_are_shuffled_by_windows() -> None:
 
 
 def items(rows: list[dict[str, Any]], **options: Any) -> TrainItems:
-    table = open_table(rows)
+    table = open_records(rows)
     return TrainItems(Reader(table, DEPTH), np.arange(len(rows)), seed=5, **options)
 
 

@@ -50,7 +50,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Score:
+class PublishedScore:
     """A published score."""
 
     dataset: str
@@ -68,7 +68,7 @@ class ModelCard:
     weights: tuple[Weights, ...]
     source: str
     training_data: str = "unknown"
-    scores: tuple[Score, ...] = ()
+    scores: tuple[PublishedScore, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

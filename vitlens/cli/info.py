@@ -38,10 +38,11 @@ def info(
     vitlens info kitchen.png --as depth -r scale=0.001 --model vitlens-l
     """
     from vitlens.cli.console import say, say_json, say_pairs
-    from vitlens.display.pictures import check_picture, info_picture
+    from vitlens.disk import output_file
+    from vitlens.display.pictures import FORMATS, info_picture
 
     if output is not None:
-        check_picture(output, [file])
+        output_file("picture", output, FORMATS, inputs=[file])
     modality = modality or (None if Path(file).is_dir() else guess_modality(file))
     options = parse_read_options(read_option or (), modality)
     chosen, sample = read_one(file, modality, options, model)

@@ -240,13 +240,11 @@ def write_answer(scene: Scene, answer: Answer, label: str, folder: Path, *, page
     """
     import json
 
-    from vitlens.disk import atomic
+    from vitlens.disk import atomic, output_folder
     from vitlens.scene.page import Asked, write_page
     from vitlens.scene.view import Studio, draw, write_heat
 
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file: name a folder for the answer")
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder("the answer", folder).mkdir(parents=True, exist_ok=True)
     studio = Studio(scene)
     files = [write_heat(scene, answer, folder / "heat.ply"), draw(scene, answer, folder / "heat.png", title=label, studio=studio)]
     with atomic(folder / "answer.json") as part:

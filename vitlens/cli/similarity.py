@@ -91,10 +91,11 @@ def similarity(
     vitlens similarity sounds.npz --with images.parquet
     """
     from vitlens.cli.console import say, say_json, say_table
-    from vitlens.display.pictures import check_picture, heatmap
+    from vitlens.disk import output_file
+    from vitlens.display.pictures import FORMATS, heatmap
 
     if output is not None:
-        check_picture(output, [*(first or ()), *(second or ())])
+        output_file("picture", output, FORMATS, inputs=[*(first or ()), *(second or ())])
     left = wanted(first or (), text or (), modality)
     right = wanted(second or (), with_text or (), with_modality or modality) if second or with_text else None
     options = parse_read_options(read_option or (), modality)

@@ -11,8 +11,7 @@ import typer
 
 from vitlens.cli.console import say, say_json, say_tables
 from vitlens.cli.options import DryRunOption, JsonOption, new_app
-from vitlens.disk import ignore_runs
-from vitlens.errors import OptionError
+from vitlens.disk import ignore_runs, output_folder
 
 app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
@@ -145,8 +144,8 @@ def evaluate(
     from vitlens.benchmarks.toybox.world.objects import World
     from vitlens.model import load
 
-    if folder is not None and folder.is_file():
-        raise OptionError(f"--folder {folder} is a file")
+    if folder is not None:
+        output_folder("the objects", folder)
     counts = dict.fromkeys(HELD_OUT, objects) if objects else HELD_OUT
     loaded = load(model)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlens.disk import atomic
-from vitlens.errors import OptionError
 from vitlens.modality import Modality, Sample
 from vitlens.sources import suffix_of
 
@@ -24,22 +22,6 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg", "jpg", "webp")
 MOST_LABELS, MOST_NUMBERS, MOST_TILES = 60, 14, 9
 INK = "#22303c"
-
-
-def check_picture(path: Path, inputs: Sequence[str] = ()) -> None:
-    """Say before any work whether a picture can be written to `path`.
-
-    Raises:
-        OptionError: no type of picture, a folder, or one of the inputs (it would be overwritten).
-    """
-    if suffix_of(path) not in FORMATS:
-        raise OptionError(
-            f"picture {path}: the type must be {', '.join('.' + f for f in FORMATS)}, found {path.suffix or 'none'}"
-        )
-    if path.is_dir():
-        raise OptionError(f"picture {path}: a folder; give a file name")
-    if any(os.path.exists(given) and path.exists() and os.path.samefile(given, path) for given in inputs):
-        raise OptionError(f"picture {path}: this is one of the inputs; choose another name")
 
 
 def save(figure: Figure, path: Path) -> Path:

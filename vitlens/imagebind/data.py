@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from vitlens import checks
 from vitlens.errors import ModalityError, OptionError
 from vitlens.imagebind.chosen import Target, current, stamp
 from vitlens.imagebind.layout import audio_layout
@@ -110,8 +111,7 @@ def load_and_transform_video_data(
     if video_paths is None:
         return None
     for name, value in (("clip_duration", clip_duration), ("clips_per_video", clips_per_video)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise OptionError(f"{name} must be a whole number of 1 or more, found {value!r}")
+        checks.whole(name, value, least=1)
     target = current(model)
     own = _sensor("video", target)
     sensor = get_modality("video", **{**own.options(), "frames": clips_per_video * clip_duration})

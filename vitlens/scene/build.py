@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlens.checks import number, whole
-from vitlens.disk import atomic, lock_folder
+from vitlens.disk import atomic, lock_folder, output_folder
 from vitlens.errors import InputError, OptionError
 from vitlens.scene.crops import Crops, Rows, cut, fused
 from vitlens.scene.folder import CARD, EMBEDDINGS, FORMAT, FRAMES, MESH, VOXELS, Scene, open_scene, write_arrays, write_ply
@@ -128,8 +128,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OptionError: it may not.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file: name a folder for the scene")
+    output_folder("the scene", folder)
     if (folder / CARD).exists() and not overwrite:
         raise OptionError(f"{folder} holds a finished scene: choose another folder, or --overwrite it (its crops are used again)")
     ours = {"crops", "lock", CARD, VOXELS, EMBEDDINGS, FRAMES, MESH, "cloud.ply", "frames.safetensors"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlens.disk import atomic
+from vitlens.disk import atomic, output_folder
 from vitlens.errors import OptionError
 from vitlens.scene.folder import Scene
 
@@ -19,8 +19,7 @@ def export_openlex3d(scene: Scene, folder: Path, *, overwrite: bool = False) -> 
     Raises:
         OptionError: one of them exists (without `overwrite`), or `folder` is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file: name a folder for the export")
+    output_folder("the export", folder)
     paths = [folder / name for name in NAMES]
     there = [path.name for path in paths if path.exists()]
     if there and not overwrite:

@@ -16,7 +16,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vitlens.disk import atomic
+from vitlens.disk import atomic, output_file
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import check_file, decoding, suffix_of
 from vitlens.space import Embeddings, EmbeddingSpace
@@ -77,18 +77,14 @@ class StoredEmbeddings(Embeddings):
         self.kept[modality], self.errors[modality] = list(range(len(names))), []
 
 
-def check_output(path: Path, names: Sequence[str], *, overwrite: bool) -> None:
+def check_output(path: Path, names: Sequence[str], *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
     """Say before hours of work whether `path` can be written.
 
     Raises:
-        OptionError: another type of file, a folder, a file that exists (without `overwrite`), too many items for the type.
+        OptionError: another type of file, a folder, one of the `inputs`, a file that exists (without `overwrite`), too many
+            items for the type.
     """
-    if suffix_of(path) not in FORMATS:
-        raise OptionError(f"output {path}: the type must be {', '.join('.' + f for f in FORMATS)}, found {path.suffix or 'none'}")
-    if path.is_dir():
-        raise OptionError(f"output {path}: a folder; give a file name")
-    if path.exists() and not overwrite:
-        raise OptionError(f"output {path} exists: choose another name, or --overwrite it")
+    output_file("output", path, FORMATS, inputs=inputs, overwrite=overwrite)
     if suffix_of(path) == "safetensors" and sum(len(json.dumps(name)) + 4 for name in names) > HEADER_LIMIT // 2:
         raise OptionError(f"output {path}: {len(names)} item names are too much for a safetensors header; write .parquet or .npz")
 

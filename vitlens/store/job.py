@@ -20,7 +20,6 @@ import numpy as np
 
 from vitlens import checks
 from vitlens.disk import atomic
-from vitlens.errors import OptionError
 from vitlens.modality import get_modality, modality_class
 from vitlens.space import EmbeddingSpace
 from vitlens.store.engine import PRECISIONS, Engine, Progress
@@ -105,10 +104,9 @@ class Job:
         Raises:
             OptionError: it exists (without `overwrite`), is one of the inputs, or has no known type.
         """
-        check_output(self.out, [item.name for item in self.inputs.items], overwrite=self.settings.overwrite)
-        files = (item.source for item in self.inputs.items if isinstance(item.source, Path))
-        if self.out.exists() and any(file.exists() and file.samefile(self.out) for file in files):
-            raise OptionError(f"output {self.out} is one of the inputs: choose another name")
+        items = self.inputs.items
+        files = (item.source for item in items if isinstance(item.source, Path))
+        check_output(self.out, [item.name for item in items], inputs=files, overwrite=self.settings.overwrite)
 
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to be the same job, as far as known before the model is loaded."""

@@ -16,13 +16,13 @@ from vitlens.errors import InputError
 from vitlens.modality import modality_class
 from vitlens.store.engine import Engine, Progress
 from vitlens.store.store import Embedded, EmbeddingStore, default_folder
-from vitlens.train.records import Captions, Reader, Table
+from vitlens.train.records import Captions, Reader, Records
 
 
 class CaptionList:
     """The different texts of a table and which of them belong to each row, in flat arrays."""
 
-    def __init__(self, table: Table, captions: Captions) -> None:
+    def __init__(self, table: Records, captions: Captions) -> None:
         self.texts: list[str] = []
         self.unusable: dict[int, str] = {}
         known: dict[str, int] = {}
@@ -53,7 +53,7 @@ class AnchorTable:
     def __init__(
         self,
         engine: Engine,
-        table: Table,
+        table: Records,
         modalities: Sequence[str],
         *,
         readers: dict[str, Reader],

@@ -14,8 +14,8 @@ from vitlens.modality import Modality
 from vitlens.model import ViTLens
 from vitlens.processes import world
 from vitlens.train.recipe import EvaluationOptions
-from vitlens.train.records import Reader, Table, texts_of
-from vitlens.train.task import Score
+from vitlens.train.records import Reader, Records, texts_of
+from vitlens.train.task import Accuracy
 
 KEEP_BYTES = 1 << 28
 
@@ -23,7 +23,7 @@ KEEP_BYTES = 1 << 28
 class ZeroShot:
     """A labelled table and its class vectors, ready to be asked again and again."""
 
-    def __init__(self, table: Table, modality: Modality, options: EvaluationOptions, *, num_workers: int = 0) -> None:
+    def __init__(self, table: Records, modality: Modality, options: EvaluationOptions, *, num_workers: int = 0) -> None:
         self.reader = Reader(
             table, modality, column=options.columns.get(modality.name), read_options=options.read_options.get(modality.name)
         )
@@ -46,7 +46,7 @@ class ZeroShot:
         self.vectors = model.class_vectors(self.classes, templates=self.templates)
 
     @torch.no_grad()
-    def score(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> Score:
+    def score(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> Accuracy:
         """Evaluate `embed` ([b, ...] -> normalised [b, E]); processes share the items."""
         if self.vectors is None:
             raise RuntimeError("prepare() comes first")
@@ -63,7 +63,7 @@ class ZeroShot:
             torch.distributed.all_reduce(summed)
             totals = summed.cpu()
         top1, top5, items, skipped_all = totals.tolist()
-        return Score(top1 / max(items, 1), top5 / max(items, 1), int(items), int(skipped_all))
+        return Accuracy(top1 / max(items, 1), top5 / max(items, 1), int(items), int(skipped_all))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """(inputs, targets, number skipped); what fits into `KEEP_BYTES` is read and preprocessed once for all evaluations."""
@@ -93,7 +93,7 @@ class ZeroShot:
         self._kept = kept
 
 
-def _label(table: Table, row: int, column: str) -> str:
+def _label(table: Records, row: int, column: str) -> str:
     """A row's label; none for a row that cannot be read."""
     try:
         return "".join(texts_of(table.rows[row].get(column), None)[:1])

@@ -31,9 +31,9 @@ from vitlens.train.gradcache import Named
 from vitlens.train.items import TrainItems, tries_for
 from vitlens.train.losses import AnchorLoss, LogitScale, chance_loss
 from vitlens.train.recipe import Recipe, require
-from vitlens.train.records import Captions, Reader, Table, open_table
+from vitlens.train.records import Captions, Reader, Records, open_records
 from vitlens.train.start import anchor_name, load_anchors, train_mode, with_new_encoder
-from vitlens.train.task import Report, Score, Task
+from vitlens.train.task import Accuracy, Report, Task
 from vitlens.words import distinct, said_same, unknown_words
 
 Rows = str | Path | Sequence[Mapping[str, Any]]
@@ -97,7 +97,7 @@ class LensTask(Task[ViTLens]):
 
             add_lora(encoder.vit, recipe.model.lora)
         self._check_anchors()
-        self.table = open_table(train, name="train")
+        self.table = open_records(train, name="train")
         self.reader = self._reader(self.table, self.name)
         self.model.to(device)
         self.anchors = self._anchors()
@@ -149,7 +149,7 @@ class LensTask(Task[ViTLens]):
         if world()[0] == 0 and (said := said or unknown_words(text, texts)):
             remark(said)
 
-    def _reader(self, table: Table, name: str) -> Reader:
+    def _reader(self, table: Records, name: str) -> Reader:
         data = self.recipe.data
         return Reader(table, self.model.modality(name), column=data.columns.get(name), read_options=data.read_options.get(name))
 
@@ -175,7 +175,7 @@ class LensTask(Task[ViTLens]):
         columns, read_options = {**data.columns, **options.columns}, {**data.read_options, **options.read_options}
         options = replace(options, columns=columns, read_options=read_options)
         found = ZeroShot(
-            open_table(rows, name="evaluation"), self.model.modality(self.name), options, num_workers=data.num_workers
+            open_records(rows, name="evaluation"), self.model.modality(self.name), options, num_workers=data.num_workers
         )
         found.prepare(self.model)
         return found
@@ -219,7 +219,7 @@ class LensTask(Task[ViTLens]):
         """The temperature."""
         return {"logit_scale": self.loss.scale.value}
 
-    def evaluate(self, network: Callable[[Named], Named], device: torch.device) -> Score | None:
+    def evaluate(self, network: Callable[[Named], Named], device: torch.device) -> Accuracy | None:
         """Zero-shot classification of the labelled items."""
         return None if self.zero_shot is None else self.zero_shot.score(lambda x: network({"x": x})["embedding"], device)
 

@@ -29,7 +29,7 @@ from vitlens.train.optimizer import build_optimizer, rate_at, set_rate, warmup_o
 from vitlens.train.parallel import Parallel, gradient_norm, named_trainable, start_accelerate
 from vitlens.train.recipe_files import recipe_yaml
 from vitlens.train.state import RunState, live_state, put_back
-from vitlens.train.task import Model, Score, Task, TrainingResult
+from vitlens.train.task import Accuracy, Model, Task, TrainingResult
 
 
 class NonFiniteLoss(VitlensError, ArithmeticError):
@@ -290,7 +290,7 @@ class _Run(Generic[Model]):
             steps=progress.step,
             loss=progress.loss,
             chance=self.task.chance,
-            score=Score(*progress.score) if progress.score else None,
+            score=Accuracy(*progress.score) if progress.score else None,
             best_top1=progress.best if progress.best >= 0 else None,
             bad_items=dict(self.task.bad.reasons),
             stopped_early=progress.stopped,

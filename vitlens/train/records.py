@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vitlens.checks import known
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import Modality, Sample
 from vitlens.read_options import typed_read_option
@@ -25,7 +26,7 @@ DATA = f"a manifest (.{' .'.join(MANIFEST_TYPES)}) or {SHARDS}"
 
 
 @dataclass(frozen=True)
-class Table:
+class Records:
     """Rows by number; `folder` is what their paths are relative to, `groups` the shard of each row."""
 
     name: str
@@ -51,7 +52,7 @@ class Table:
         return list(dict.fromkeys(str(key) for row in self.first_rows() for key in row))
 
 
-def open_table(data: str | Path | Sequence[Mapping[str, Any]], *, name: str = "data") -> Table:
+def open_records(data: str | Path | Sequence[Mapping[str, Any]], *, name: str = "data") -> Records:
     """A table from a manifest, shards, or a sequence of mappings (column -> path, array, Sample, text ...).
 
     Raises:
@@ -65,15 +66,15 @@ def open_table(data: str | Path | Sequence[Mapping[str, Any]], *, name: str = "d
         if not len(rows) or not isinstance(rows[0], Mapping):
             found = "nothing" if not len(rows) else f"a {type(rows[0]).__name__} as its first item"
             raise OptionError(f"{name}: a sequence of mappings such as {{'audio': ..., 'text': ...}} is needed, found {found}")
-        return Table(f"<{name}>", rows, fingerprint=f"{len(rows)} rows in memory")
+        return Records(f"<{name}>", rows, fingerprint=f"{len(rows)} rows in memory")
     text = str(data)
     if suffix_of(text) == "tar":
         shards = ShardRows(text)
-        return Table(text, shards, groups=shards.groups, fingerprint=_short_hash(shards.fingerprint()))
+        return Records(text, shards, groups=shards.groups, fingerprint=_short_hash(shards.fingerprint()))
     if suffix_of(text) not in MANIFEST_TYPES:
         raise InputError(text, f"a file of type {Path(text).suffix or '(none)'}", DATA)
     manifest = read_manifest(Path(text))
-    return Table(text, manifest, Path(text).parent, fingerprint=_short_hash(json.dumps(manifest, sort_keys=True, default=str)))
+    return Records(text, manifest, Path(text).parent, fingerprint=_short_hash(json.dumps(manifest, sort_keys=True, default=str)))
 
 
 def _short_hash(text: str) -> str:
@@ -88,16 +89,13 @@ class Reader:
     """
 
     def __init__(
-        self, table: Table, modality: Modality, *, column: str | None = None, read_options: Mapping[str, Any] | None = None
+        self, table: Records, modality: Modality, *, column: str | None = None, read_options: Mapping[str, Any] | None = None
     ) -> None:
         self.table = table
         self.modality = modality
         self.column = column or modality.name
         self.fixed = dict(read_options or {})
-        known = modality.read_options()
-        unknown = [key for key in self.fixed if key not in known]
-        if unknown:
-            raise OptionError(f"read_options.{modality.name}: unknown {', '.join(unknown)}; known: {', '.join(known) or 'none'}")
+        known(f"read_options.{modality.name}: unknown", self.fixed, modality.read_options())
         if column is None and self.column not in table.columns:
             self.column = self._by_file_type()
         if self.column not in table.columns:
@@ -177,7 +175,7 @@ class Captions:
     """The texts of a table's rows: caption columns, and prompt templates filled with the label."""
 
     def __init__(
-        self, table: Table, *, columns: Sequence[str], separator: str | None, label: str, templates: Sequence[str]
+        self, table: Records, *, columns: Sequence[str], separator: str | None, label: str, templates: Sequence[str]
     ) -> None:
         self.table = table
         self.separator = separator

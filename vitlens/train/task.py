@@ -41,7 +41,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Score:
+class Accuracy:
     """Shares of items whose class is the first, or among the first five; `skipped` could not be read."""
 
     top1: float
@@ -61,7 +61,7 @@ class TrainingResult(Generic[Model]):
     """Of the last step."""
     chance: float | None = None
     """The loss of a guess, where that is known."""
-    score: Score | None = None
+    score: Accuracy | None = None
     """The last evaluation."""
     best_top1: float | None = None
     bad_items: dict[str, str] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Task(ABC, Generic[Model]):
         """Numbers for the log, by column."""
         return {}
 
-    def evaluate(self, network: Callable[[Named], Named], device: torch.device) -> Score | None:
+    def evaluate(self, network: Callable[[Named], Named], device: torch.device) -> Accuracy | None:
         """Score the network; processes share the items."""
         return None
 

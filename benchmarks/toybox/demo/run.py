@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitlens.errors import OptionError
+from vitlens.disk import output_folder
 
 if TYPE_CHECKING:
     from vitlens.benchmarks.toybox.demo.report import Demo
@@ -36,8 +36,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     from vitlens.benchmarks.toybox.sensors.make import make_toybox
     from vitlens.benchmarks.toybox.world.objects import World
 
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder} is a file; name a folder for the demo")
+    output_folder("the demo", folder)
     world = World()
     say(f"drawing {sum(OBJECTS.values())} held-out objects, each as {len(SENSORS)} sensors' files")
     manifests = make_toybox(folder, objects={str(split): count for split, count in OBJECTS.items()}, world=world, progress=False)

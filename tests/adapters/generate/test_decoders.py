@@ -313,7 +313,7 @@ def test_cards_of_ones_own_are_registered_once() -> None:
     assert register_decoder(card) is register_decoder(card) is decoder_card("test-own")
     with pytest.raises(OptionError, match="registered already"):
         register_decoder(replace(card, fps=3))
-    with pytest.raises(OptionError, match="no decoder 'nothing'; known are unclip-h"):
+    with pytest.raises(OptionError, match="no decoder 'nothing'; known: unclip-h"):
         decoder_card("nothing")
     for wrong in ({"output": "smell", "text": "alone"}, {"output": "image"}, {"output": "image", "embedding": "unclip"}):
         with pytest.raises(OptionError):
@@ -377,7 +377,7 @@ def test_file_names_say_what_is_wanted() -> None:
     assert [kind_of(name) for name in ("a.PNG", "b.wav", "c.gif", "d.glb", "e.txt")] == ["image", "audio", "video", "3d", "text"]
     with pytest.raises(OptionError, match=r"suffix \.xyz; known are text: \.txt; image: \.png"):
         kind_of("a.xyz")
-    with pytest.raises(OptionError, match=r"audio is written to \.wav \.flac, found suffix \.png"):
+    with pytest.raises(OptionError, match=r"the type must be .wav, .flac, found .png"):
         check_path("a.png", "audio")
 
 
