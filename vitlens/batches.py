@@ -72,7 +72,7 @@ class _Items:
             return index, InputError(name_of(item.get("source")), str(error), self.modality.accepts), ()  # the item's own
 
 
-def same_shape(batch: list[Tensor]) -> list[list[int]]:
+def same_shape(batch: Sequence[Tensor]) -> list[list[int]]:
     """Positions of the items that can be stacked, group by group."""
     groups: dict[torch.Size, list[int]] = {}
     for place, x in enumerate(batch):

@@ -1,6 +1,7 @@
 """Native readers in a process of their own: a file on which one crashes, hangs or takes all memory is an InputError like others.
 
     xyz, rgb = isolated(read_las, path, source)
+    xyz, rgb = isolated_within(Limits(seconds=5), read_las, path, source)
 
 A worker is a Python process that is started once and kept, so that good files pay for it only by the way of their arrays through
 a pipe. It is no child of multiprocessing: it starts in threads, in a loader's (daemonic) processes and in scripts without a main
@@ -21,11 +22,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from vitlens.errors import VitlensError
-from vitlens.sources import Source, memory_budget
+from vitlens.sources import GIB, Source, memory_budget
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,10 +35,18 @@ T = TypeVar("T")
 SECONDS = 30.0
 """After so many seconds, and one more per megabyte, a file counts as damaged."""
 KEPT = 4
-"""Idle workers that are kept; more run only while more threads read at once."""
+"""Idle workers that are kept; more run only while more threads read at once. `keep_idle` raises it."""
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from vitlens.isolation import _serve; _serve()"
 _READY = "ready"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one reading may take: seconds (and one more per megabyte of the file), and bytes (None: `memory_budget()`)."""
+
+    seconds: float
+    memory: int | None = None
 
 
 def isolated(
@@ -50,10 +60,24 @@ def isolated(
         InputError: the worker crashed, took too long or more than `memory_budget()` bytes.
         VitlensError: no worker can be started.
     """
-    seconds = SECONDS + path.stat().st_size / 1e6
+    return isolated_within(Limits(SECONDS), function, path, source, *args, **options)
+
+
+def isolated_within(
+    limits: Limits,
+    function: Callable[Concatenate[Path, Source, P], T],
+    path: Path,
+    source: Source,
+    *args: P.args,
+    **options: P.kwargs,
+) -> T:
+    """`isolated` with limits of one's own. What a worker itself wants isolated runs right there: its limits are set."""
+    if _working:
+        return function(path.absolute(), source, *args, **options)
+    seconds = limits.seconds + path.stat().st_size / 1e6
     worker = _take()
     try:
-        answer = worker.ask((function, (path.absolute(), source, *args), options, seconds), seconds)
+        answer = worker.ask((function, (path.absolute(), source, *args), options, seconds, limits.memory), seconds)
     except BaseException:  # an interrupt: nobody waits for the answer any more
         worker.end()
         raise
@@ -145,6 +169,12 @@ def _take() -> _Worker:
     return _Worker()
 
 
+def keep_idle(count: int) -> None:
+    """Keep at least so many idle workers, for who reads in so many threads all the time."""
+    global KEPT
+    KEPT = max(KEPT, count)
+
+
 def _give_back(worker: _Worker) -> None:
     with _lock:
         if len(_idle) < KEPT:
@@ -211,9 +241,14 @@ def _exactly(pipe: int, size: int) -> bytearray:
 
 # --- in the worker ---
 
+_working = False
+"""Whether this process is a worker."""
+
 
 def _serve() -> None:
     """Answer tasks until the pipe is closed; what libraries print goes nowhere."""
+    global _working
+    _working = True
     asks, answers, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
@@ -233,11 +268,11 @@ def _listen(asks: int, tasks: queue.SimpleQueue[Any]) -> None:
 
 
 def _answer(
-    function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], seconds: float
+    function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], seconds: float, memory: int | None
 ) -> tuple[Any, BaseException | None, list[tuple[type[Warning], str]]]:
     """What `function` returns or raises, and what it warned of."""
     result, error = None, None
-    with _limits(seconds), warnings.catch_warnings(record=True) as told:
+    with _budget(memory), _limits(seconds), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
             result = function(*args, **options)
@@ -252,6 +287,20 @@ def _sendable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(" ".join(str(error).split()) or type(error).__name__)
     return error
+
+
+@contextlib.contextmanager
+def _budget(memory: int | None) -> Iterator[None]:
+    """`memory` bytes, where they are given, as what `memory_budget` says for a while."""
+    before = os.environ.get("VITLENS_READ_GIB")
+    if memory is not None:
+        os.environ["VITLENS_READ_GIB"] = str(memory / GIB)
+    try:
+        yield
+    finally:
+        os.environ.pop("VITLENS_READ_GIB", None)
+        if before is not None:
+            os.environ["VITLENS_READ_GIB"] = before
 
 
 @contextlib.contextmanager

@@ -250,11 +250,11 @@ class ViTLens(nn.Module):
 
         An item that cannot be read is yielded with its InputError; the stream goes on.
         """
-        self._check_dtype(dtype)
+        self.check_dtype(dtype)
         sensor = self.modality(modality)
         items = items if isinstance(items, Dataset) else list(items)  # a data set's items are opened when their batch is
         for batch in batches(sensor, items, batch_size=batch_size, num_workers=num_workers, options=read_options):
-            embeddings = self._embed(modality, batch.items, dtype)
+            embeddings = self.embed(modality, batch.items, dtype)
             if normalize:
                 embeddings = F.normalize(embeddings, dim=-1)
             rows = dict(zip(batch.positions, embeddings, strict=True))
@@ -284,15 +284,19 @@ class ViTLens(nn.Module):
                 rows |= {batch.positions[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
 
-    def _check_dtype(self, dtype: torch.dtype | None) -> None:
+    def check_dtype(self, dtype: torch.dtype | None) -> None:
+        """Raises OptionError for an arithmetic that there is none for, or that these weights cannot be used in."""
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise OptionError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, found {dtype!r}")
         weights = next(self.parameters()).dtype
         if weights != torch.float32 and dtype not in (None, weights):
             raise OptionError(f"the weights are {weights}: leave dtype out, or load them as float32 to compute in {dtype}")
 
-    def _embed(self, modality: str, batch: list[Tensor], dtype: torch.dtype | None) -> Tensor:
-        """Preprocessed items -> embeddings [b, E], float32 on the CPU, in order; a batch too large for the device is halved."""
+    def embed(self, modality: str, batch: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+        """Preprocessed items -> embeddings [b, E] as the tower gives them, float32 on the CPU, in order.
+
+        Items may have several shapes; a batch too large for the device is halved.
+        """
         if not batch:
             return torch.empty(0, self.space.dim)
         device = self.device

@@ -39,6 +39,7 @@ COMMANDS = {
     ),
     "datasets": ("vitlens.cli.datasets:app", "The datasets of the field: what they are, and what is on this machine."),
     "scene": ("vitlens.cli.scene:app", "Find things in a scanned place by any sense: build a map of posed RGB-D, and ask it."),
+    "serve": ("vitlens.cli.serve:app", "Serve a model over HTTP to what embedding clients already send, for every sensor."),
     "toybox": (
         "vitlens.cli.toybox:app",
         "A procedural world for every sensor: make it, train on it, measure a model on it.",

@@ -1,0 +1,119 @@
+"""`vitlens serve`: a model as a service that embedding clients can talk to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, ModelOption, new_app
+from vitlens.errors import MissingDependencyError, OptionError
+from vitlens.sources import check_file
+
+app = new_app()
+_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
+
+
+@app.command()
+def serve(
+    model: ModelOption = MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    alias: Annotated[list[str] | None, typer.Option(help="A further name of the model for clients; repeated.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="A file with the tokens that are accepted, one a line.")] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A host that addresses in requests may name (*.example.org: all below); repeated."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="An origin whose pages may use the service; repeated.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="A name that this host is called by, behind a proxy for instance; repeated.")
+    ] = None,
+    readers: Annotated[int, typer.Option(min=1, help="Processes that read and preprocess files.")] = 2,
+    batch_size: BatchOption = 32,
+    dtype: DtypeOption = "fp32",
+    device: DeviceOption = None,
+    max_file_mb: Annotated[float, typer.Option(min=0.001, help="The largest file.")] = 64,
+    max_request_mb: Annotated[float, typer.Option(min=0.001, help="The largest request.")] = 128,
+    max_items: Annotated[int, typer.Option(min=1, help="Items of a request.")] = 2048,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it comes 429.")] = 2048,
+    queue_mb: Annotated[float, typer.Option(min=0.001, help="Their bodies together.")] = 1000,
+    upload_seconds: Annotated[float, typer.Option(help="Without a byte, and for all of a request beside 1 s per 10 kB.")] = 30,
+    read_seconds: Annotated[float, typer.Option(help="For reading one file, beside a second per MB.")] = 30,
+    read_mb: Annotated[float, typer.Option(min=1, help="Memory that reading one file may take.")] = 2000,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve a model to clients of OpenAI's, vLLM's, infinity's, Cohere's and Weaviate's embedding interfaces, for every sensor.
+
+    It listens while the model is loaded, and finishes what it accepted after Ctrl-C or SIGTERM. Logs are JSON lines.
+
+    **Examples**
+
+    vitlens serve --model vitlens-toybox
+
+    curl http://127.0.0.1:8000/v1/embeddings -F audio=@dog.wav
+    """
+    from vitlens import checks
+    from vitlens.cli.console import say
+
+    _check_installed()
+    from vitlens.serve.server import LOOPBACK, listening, run
+    from vitlens.serve.service import Service
+    from vitlens.serve.settings import MB, Limits, Settings
+
+    checks.one_of("--log-level", log_level, ("debug", "info", "warning", "error"))
+    limits = Limits(
+        file_bytes=round(max_file_mb * MB),
+        request_bytes=round(max_request_mb * MB),
+        items=max_items,
+        queue=queue,
+        queue_bytes=round(queue_mb * MB),
+        upload_seconds=upload_seconds,
+        read_seconds=read_seconds,
+        read_bytes=round(read_mb * MB),
+    )
+    settings = Settings(
+        model=model,
+        device=device,
+        dtype=dtype,
+        aliases=tuple(alias or ()),
+        batch_size=batch_size,
+        readers=readers,
+        tokens=read_tokens(token_file),
+        hosts=tuple(allow_host or ()),
+        origins=tuple(cors_origin or ()),
+        names=(*LOOPBACK, *(name or ())) if host in LOOPBACK else tuple(name or ()),
+        limits=limits,
+    )
+    listener = listening(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    say(f"{model} at http://{shown}:{listener.getsockname()[1]}")
+    run(Service(settings), listener, log_level=log_level)
+
+
+def read_tokens(file: Path | None) -> frozenset[str]:
+    """The tokens in a file, one a line; empty lines and what begins with # are passed over.
+
+    Raises:
+        InputError: no such file.
+        OptionError: no token in it: everybody would be let in.
+    """
+    if file is None:
+        return frozenset()
+    check_file(file, accepted="a text file with a token a line")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    tokens = frozenset(line for line in lines if line and not line.startswith("#"))
+    if not tokens:
+        raise OptionError(f"--token-file {file}: no token in it")
+    return tokens
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    missing = [package for package in _PACKAGES if find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(f"vitlens serve needs {', '.join(missing)}: pip install 'vitlens[serve]'")

@@ -1,0 +1,1 @@
+"""A service that speaks what clients already send: `vitlens serve`."""

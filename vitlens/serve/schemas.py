@@ -1,0 +1,133 @@
+"""What requests and answers look like: checked here, and shown in /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+_TEXTS = [{"type": "string"}, {"type": "array", "items": {}}, {"type": "object"}]
+Input = Annotated[Any, WithJsonSchema({"anyOf": _TEXTS})]
+"""One item or a list of them; `vitlens.serve.content` says what an item is."""
+
+
+class Body(BaseModel):
+    """A request whose fields are all known."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    model: str | None = Field(None, description="The model's name; left out, the one that is served.")
+    user: str | None = Field(None, description="Taken, and not used.")
+
+
+class Inputs(Body):
+    """What is to be embedded, in one of the two forms."""
+
+    input: Input = Field(None, description="A text, a part, a mixture of parts, or a list of these: one embedding each.")
+    modality: str = Field("text", description="What strings in `input` are: texts, or addresses and base64 of this sensor.")
+    messages: Any = Field(None, description="vLLM's form: a conversation, or a list of them; one embedding each.")
+
+
+class EmbeddingRequest(Inputs):
+    """POST /v1/embeddings."""
+
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, description="Keep so many first values, and make the length 1 again.")
+    truncate_prompt_tokens: Any = Field(None, description="Of vLLM; taken and not used: long texts are cut anyway.")
+    add_special_tokens: Any = Field(None, description="Of vLLM; taken and not used.")
+    priority: Any = Field(None, description="Of vLLM; taken and not used.")
+
+
+class EmbeddingData(BaseModel):
+    """One embedding."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str = Field(description="Numbers, or base64 of little-endian float32.")
+
+
+class Usage(BaseModel):
+    """Tokens of the texts; sensors cost none."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Remark(BaseModel):
+    """What a reader has to say of an item that it read: a gap, a unit, a word that the model does not know."""
+
+    index: int
+    text: str
+
+
+class EmbeddingReply(BaseModel):
+    """The answer of /v1/embeddings."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingData]
+    model: str
+    usage: Usage
+    remarks: list[Remark] | None = None
+
+
+class ClassifyRequest(Inputs):
+    """POST /v1/classify."""
+
+    labels: list[str] = Field(min_length=1, description="Class names.")
+    templates: list[str] | None = Field(None, description="Prompts with {} in the place of the class name.")
+    top: int = Field(5, ge=1, description="Labels per item.")
+
+
+class Label(BaseModel):
+    """A class name, how probable it is among the others, and its cosine."""
+
+    label: str
+    probability: float
+    cosine: float
+
+
+class Classified(BaseModel):
+    """One item's best labels, best first."""
+
+    index: int
+    labels: list[Label]
+
+
+class ClassifyReply(BaseModel):
+    """The answer of /v1/classify."""
+
+    object: Literal["list"] = "list"
+    data: list[Classified]
+    model: str
+    remarks: list[Remark] | None = None
+
+
+class SimilarityRequest(Inputs):
+    """POST /v1/similarity."""
+
+    other: Input = Field(None, alias="with", description="What `input` is compared with; left out, itself.")
+    with_modality: str | None = Field(None, description="What strings in `with` are; left out, as in `input`.")
+
+
+class SimilarityReply(BaseModel):
+    """The answer of /v1/similarity: cosines [n, m]."""
+
+    model: str
+    space: str
+    cosines: list[list[float]]
+    remarks: list[Remark] | None = None
+
+
+class Problem(BaseModel):
+    """What went wrong, in a sentence."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorReply(BaseModel):
+    """Any refusal, in OpenAI's shape."""
+
+    error: Problem

@@ -1,0 +1,263 @@
+"""The service without HTTP: a model, its readers and its batcher; items in, embeddings out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vitlens.errors import VitlensError
+from vitlens.serve.batcher import Batcher
+from vitlens.serve.content import Grammar, Item
+from vitlens.serve.fetch import Fetcher
+from vitlens.serve.given import Address, Given
+from vitlens.serve.metrics import Metrics
+from vitlens.serve.readers import Readers
+from vitlens.serve.refusals import Refusal, refusal_of, too_large
+from vitlens.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from vitlens.model import ViTLens
+
+AHEAD = 4
+"""So many batches of preprocessed files are kept ready for the model, no more: they take memory."""
+KEPT_CLASSES = 64
+
+
+@dataclass
+class Embedded:
+    """Embeddings of length 1, float32 [n, E], what they cost, and what readers had to say."""
+
+    vectors: np.ndarray
+    tokens: int = 0
+    """Tokens of the texts."""
+    kinds: list[str] = field(default_factory=list)
+    """Each item's modality; `mixture` of several parts."""
+    modalities: Counter[str] = field(default_factory=Counter)
+    """How many things of each were embedded."""
+    remarks: list[tuple[int, str]] = field(default_factory=list)
+    """(item, what its reader remarks)."""
+
+
+@dataclass
+class _One:
+    """One thing, embedded: its row [E], tokens, modality and remarks."""
+
+    row: np.ndarray
+    tokens: int
+    modality: str
+    remarks: list[str]
+
+
+class Service:
+    """What `vitlens serve` serves; started and closed by its application."""
+
+    def __init__(self, settings: Settings, *, load: Callable[[], ViTLens] | None = None, fetcher: Fetcher | None = None) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.metrics = Metrics()
+        self.state = "starting"
+        """starting, ready, failed or closing."""
+        self.failure: Exception | None = None
+        self.created = int(time.time())
+        self.on_failure: Callable[[], None] = lambda: None
+        self._load = load or partial(_open_model, settings)
+        self._fetcher = fetcher
+        self._settled: asyncio.Event | None = None
+        self._classes: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Load the model and start readers and batcher; `ready` waits for it. What goes wrong is kept in `failure`."""
+        self._settled = self._settled or asyncio.Event()
+        try:
+            self.model = await asyncio.to_thread(self._load)
+            self.grammar = Grammar(self.model.modalities, self.model.space.dim, self.limits)
+            sensors = {name: self.model.modality(name) for name in self.model.modalities}
+            self.readers = Readers(sensors, self.settings.readers, self.limits)
+            self.batcher = Batcher(self._run, self.model.tower, batch_size=self.settings.batch_size, metrics=self.metrics)
+            self.batcher.start()
+            self._reading = asyncio.Semaphore(self.settings.readers)
+            self._room = asyncio.Semaphore(AHEAD * self.settings.batch_size)
+            self._fetcher = self._fetcher or Fetcher(self.settings.hosts, self.limits)
+            await self.readers.start()
+            self.state = "ready"
+        except Exception as error:
+            self.state, self.failure = "failed", error
+            self.on_failure()
+        finally:
+            self._settled.set()
+
+    async def ready(self) -> Service:
+        """This service, once it is ready: whoever comes earlier waits.
+
+        Raises:
+            Refusal: it could not start.
+        """
+        self._settled = self._settled or asyncio.Event()
+        await self._settled.wait()
+        if self.failure is not None:
+            raise Refusal(503, "the service could not start; its log says why", code="not_started")
+        return self
+
+    async def close(self) -> None:
+        """Finish what was accepted, and let go of model, processes and files."""
+        if self.state != "ready":
+            return
+        self.state = "closing"
+        await self.batcher.close()
+        await asyncio.to_thread(self.readers.close)
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+    # --- what it is ---
+
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+        return self.model.spec.name
+
+    def check_model(self, wanted: str | None) -> None:
+        """Refuse a request for another model."""
+        known = {self.name, *self.settings.aliases}
+        if wanted and wanted not in known | {self.settings.model, self.settings.model.rpartition("/")[2]}:
+            message = f"no model {wanted!r} here; this service has {', '.join(sorted(known))}"
+            raise Refusal(404, message, code="model_not_found", param="model")
+
+    # --- what it does ---
+
+    async def embed(self, items: Sequence[Item]) -> Embedded:
+        """An embedding per item, in order; an item of several parts is their mixture.
+
+        Raises:
+            Refusal: something that cannot be read or fetched, by its place; nothing is embedded then.
+        """
+        parts = [given for item in items for given in item]
+        if len(parts) > self.limits.items:
+            raise too_large("input", f"{len(parts)} items and parts", "items", self.limits, "input")
+        ones = deque(await _all([self._one(given) for given in parts]))
+        rows: list[np.ndarray] = []
+        result = Embedded(np.empty((0, self.model.space.dim), np.float32))
+        for place, item in enumerate(items):
+            mine = [ones.popleft() for _ in item]
+            rows.append(self._mixed([one.row for one in mine], item))
+            result.tokens += sum(one.tokens for one in mine)
+            result.modalities.update(one.modality for one in mine)
+            result.kinds.append(mine[0].modality if len(mine) == 1 else "mixture")
+            result.remarks += [(place, remark) for one in mine for remark in one.remarks]
+        if rows:
+            result.vectors = np.stack(rows)
+        for modality, count in result.modalities.items():
+            self.metrics.items.add(modality, amount=count)
+        return result
+
+    async def class_vectors(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> np.ndarray:
+        """One vector per class [c, E], as `ViTLens.class_vectors`; those that were asked for lately are kept.
+
+        Raises:
+            Refusal: labels or templates that cannot be used.
+        """
+        import torch
+
+        from vitlens.words import check_labels
+        from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors, fill_templates
+
+        chosen = tuple(templates) if templates is not None else DEFAULT_TEMPLATES
+        key = (tuple(labels), chosen)
+        if key in self._classes:
+            self._classes.move_to_end(key)
+            return self._classes[key]
+        try:
+            prompts = {label: fill_templates(label, chosen) for label in labels}
+            class_vectors(lambda given: torch.ones(len(given), 1), labels, chosen)  # whether they can be used at all
+            await asyncio.to_thread(check_labels, self.model.modality("text"), prompts)
+        except VitlensError as error:
+            raise refusal_of(error, "labels") from error
+        texts = [[Given("text", "labels", prompt)] for lines in prompts.values() for prompt in lines]
+        rows = torch.from_numpy((await self.embed(texts)).vectors)
+        found = class_vectors(lambda given: rows, labels, chosen).numpy()
+        self._classes[key] = found
+        while len(self._classes) > KEPT_CLASSES:
+            self._classes.popitem(last=False)
+        return found
+
+    async def _one(self, given: Given) -> _One:
+        try:
+            if isinstance(given.content, np.ndarray):
+                return _One(given.content, 0, given.modality, [])
+            if isinstance(given.content, str):
+                modality, tensor, remarks = await self.readers.read(given)
+                row = await self.batcher.embed(modality, tensor)
+                return _One(row, int((tensor != 0).sum()), modality, remarks)
+            return await self._file(given)
+        except VitlensError as error:
+            raise refusal_of(error, given.where) from error
+
+    async def _file(self, given: Given) -> _One:
+        if isinstance(given.content, Address):
+            assert self._fetcher is not None
+            given = _with(given, await self._fetcher.fetch(given.content, given.where))
+        async with self._reading:
+            await self._room.acquire()
+            try:
+                with self.metrics.reading_duration.labels(given.modality or "unknown").time():
+                    modality, tensor, remarks = await self.readers.read(given)
+            except BaseException:
+                self._room.release()
+                raise
+        try:
+            return _One(await self.batcher.embed(modality, tensor), 0, modality, remarks)
+        finally:
+            self._room.release()
+
+    def _mixed(self, rows: list[np.ndarray], item: Item) -> np.ndarray:
+        if len(rows) == 1 and item[0].weight > 0:
+            return rows[0]
+        import torch
+
+        try:
+            mixed = self.model.compose([torch.from_numpy(row) for row in rows], weights=[given.weight for given in item])
+        except VitlensError as error:
+            raise refusal_of(error, item[0].where) from error
+        return mixed.numpy()
+
+    def _run(self, modality: str, batch: list[Any]) -> Any:
+        """Preprocessed items -> embeddings of length 1 [b, E]; runs in the model's thread."""
+        import torch
+        import torch.nn.functional as F
+
+        from vitlens.store.engine import PRECISIONS
+
+        dtype = getattr(torch, PRECISIONS[self.settings.dtype])
+        return F.normalize(self.model.embed(modality, batch, dtype), dim=-1)
+
+
+def _open_model(settings: Settings) -> ViTLens:
+    from vitlens.model import load
+
+    return load(settings.model, device=settings.device)
+
+
+def _with(given: Given, content: Any) -> Given:
+    from dataclasses import replace
+
+    return replace(given, content=content)
+
+
+async def _all(work: Sequence[Any]) -> list[Any]:
+    """All results in order; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
