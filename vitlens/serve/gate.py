@@ -191,8 +191,8 @@ class Upload:
             message = await asyncio.wait_for(self._receive(), min(max(left, 0.001), self._limits.upload_seconds))
         except asyncio.TimeoutError as error:
             self._complete = True  # nothing more is waited for
-            message = f"the request's body came too slowly ({OPTIONS['upload_seconds']} {self._limits.upload_seconds:g})"
-            raise Refusal(408, message, code="too_slow", headers={"Connection": "close"}) from error
+            said = f"the request's body came too slowly ({OPTIONS['upload_seconds']} {self._limits.upload_seconds:g})"
+            raise Refusal(408, said, code="too_slow", headers={"Connection": "close"}) from error
         if message["type"] != "http.request":
             self._complete = True
             return message
