@@ -67,7 +67,7 @@ class LensStream(nn.Module):
             self.fingerprint = ViTFingerprint({part: tuple(values) for part, values in encoder.vit.fingerprint.items()})
         if isinstance(encoder.vit, FrozenViT):
             self.fingerprint = fingerprint(encoder.vit)
-            if trains != Trainable() or self.skipped:
+            if trains != Trainable() or self.skipped or encoder.vit.own_positions:
                 self.own = _first_blocks(encoder.vit, trains.first_blocks)
 
     @classmethod
@@ -119,7 +119,7 @@ class LensStream(nn.Module):
         tokens = self.lens(self.embed(x.to(next(self.parameters()).dtype)))
         if self.own is None:
             return LensTokens(tokens)
-        own = f"{self.name} brings {_in_words(self.trains, self.skipped)}"
+        own = f"{self.name} brings {_in_words(self.trains, self.skipped, self.own.own_positions)}"
         return LensTokens(self.own.forward_tokens(tokens), self.skipped + len(self.own.blocks), own)
 
 
@@ -270,8 +270,9 @@ def _place(vit: FrozenViT) -> tuple[torch.device, torch.dtype]:
     return (norms[0].device, norms[0].dtype) if norms else (next(vit.parameters()).device, torch.float32)
 
 
-def _in_words(trains: Trainable, skipped: int) -> str:
+def _in_words(trains: Trainable, skipped: int, positions: int | None) -> str:
     own = [name for name in ("class_token", "positions", "norm_pre") if getattr(trains, name)]
+    own += [f"positions for its {positions} tokens"] if positions and not trains.positions else []
     own += [f"its own first {trains.first_blocks} blocks"] if trains.first_blocks else []
     own += [f"no tokens for the first {skipped} blocks"] if skipped else []
     return " and ".join([", ".join(own[:-1]), own[-1]] if own[1:] else own)

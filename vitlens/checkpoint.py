@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.disk import atomic
+from vitlens.encoder import LensEncoder
 from vitlens.errors import CheckpointError
 from vitlens.lens_files import is_lens_file, split_lens_file
 from vitlens.sources import check_file
+from vitlens.vit import FrozenViT
 
 Layout = Literal["one_stop", "tri_tower", "openshape", "lens", "open_clip"]
 
@@ -244,11 +246,14 @@ def tower_of(native_key: str) -> str:
 def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None) -> None:
     """Give a model (built on the meta device) the tensors of `state`, which must be exactly its own keys and shapes.
 
-    Equal tensors of several encoders become one shared parameter, so that the frozen part of a ViT is held once.
+    Positions alone may have rows for the number of tokens that their own lens gives, where that is not the ViT's: the reference
+    resizes them when it builds such a lens, and so they stand in its training files. Equal tensors of several encoders become
+    one shared parameter, so that the frozen part of a ViT is held once.
 
     Raises:
         CheckpointError: keys missing or left over, shapes that differ, tied copies that are not equal; each is named.
     """
+    _fit_positions(model, state)
     own = model.state_dict(keep_vars=True)
     missing = [k for k in own if k not in state]
     leftover = [k for k in state if k not in own]
@@ -273,6 +278,17 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dt
             made[id(value)] = nn.Parameter(typed, requires_grad=key in trains) if is_parameter else typed
         tensors[key] = made[id(value)]
     model.load_state_dict(tensors, assign=True)
+
+
+def _fit_positions(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    for name, encoder in model.named_modules():
+        given = state.get(f"{name}.vit.positions")
+        if given is None or not isinstance(encoder, LensEncoder) or not isinstance(encoder.vit, FrozenViT):
+            continue
+        vit, count = encoder.vit, encoder.token_count
+        covered = vit.prefix if vit.positions_cover_prefix else 0
+        if count is not None and count != vit.patches and given.shape == (covered + count, vit.width):
+            vit.fit_positions(count)
 
 
 def _check_tied(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

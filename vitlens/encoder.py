@@ -76,6 +76,13 @@ class LensEncoder(nn.Module):
         self.lens = lens
         self.vit = vit
 
+    @property
+    def token_count(self) -> int | None:
+        """Number of tokens m that the lens gives, where latents or learned positions say so; else None."""
+        counted = getattr(self.lens, "latents", None)
+        counted = getattr(self.embed, "pos_emb", None) if counted is None else counted
+        return None if counted is None else int(counted.shape[0])
+
     def tokens(self, x: Tensor) -> Tensor:
         """Lens tokens [b, m, D], the splice point: what the ViT would take after its patch embedding.
 

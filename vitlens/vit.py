@@ -163,7 +163,8 @@ class FrozenViT(ViT):
     """Tokens [b, m, D] in, embedding [b, E] out. Frozen at birth; `freeze(but=...)` names what trains.
 
     `positions` holds a row per patch and, when `positions_cover_prefix`, first one per prefix token (class token, registers).
-    Other numbers of tokens than `patches` get resized positions, unless the blocks use rotary positions of a fixed grid.
+    Other numbers of tokens than `patches` get resized positions, unless the blocks use rotary positions of a fixed grid, or
+    the weights of a lens brought rows for its own number of tokens (`fit_positions`).
     """
 
     class_token: nn.Parameter | None
@@ -218,6 +219,21 @@ class FrozenViT(ViT):
     def prefix(self) -> int:
         """Number of tokens before the patch tokens: class token and registers."""
         return (self.class_token is not None) + (0 if self.registers is None else self.registers.shape[0])
+
+    @property
+    def own_positions(self) -> int | None:
+        """Number of tokens that the positions are for, where it is not that of the patches; else None."""
+        if self.positions is None:
+            return None
+        count = self.positions.shape[0] - (self.prefix if self.positions_cover_prefix else 0)
+        return None if count == self.patches else count
+
+    def fit_positions(self, count: int) -> None:
+        """Let the positions have rows for `count` tokens, whose values come from weights that are loaded next."""
+        if self.positions is not None:
+            rows = count + (self.prefix if self.positions_cover_prefix else 0)
+            empty = self.positions.new_empty(rows, self.width)
+            self.positions = nn.Parameter(empty, requires_grad=self.positions.requires_grad)
 
     @property
     def embed_dim(self) -> int:
@@ -304,13 +320,12 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 def resize_positions(positions: Tensor, count: int, *, prefix: int) -> Tensor:
     """Positions [prefix + n, D] for `count` patch tokens: bicubic with antialias over the square grid; the `prefix` rows stay.
 
-    A count that is no square is reached from the nearest square by nearest-neighbour steps. (The reference takes the largest
-    square below it; the Toybox's audio lens, 96 tokens, was trained with the nearest.)
+    A count that is no square is reached from the largest square below it by nearest-neighbour steps, as in the reference.
     """
     rows = positions[prefix:]
     if rows.shape[0] == count:
         return positions
-    old, new = math.isqrt(rows.shape[0]), max(1, round(math.sqrt(count)))
+    old, new = math.isqrt(rows.shape[0]), math.isqrt(count)
     if old * old != rows.shape[0]:
         raise OptionError(f"{rows.shape[0]} positions are not a square grid, cannot resize them to {count}")
     grid = rows.float().T.reshape(1, -1, old, old)

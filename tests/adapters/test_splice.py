@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import vitlens
+from vitlens import zoo
 from vitlens.adapters.lenses import lens_streams
 from vitlens.adapters.splice import HostTower, LensStream, LensTokens
 from vitlens.benchmarks.toybox.training.huggingface import blip_vision, clip_vision
@@ -20,7 +21,7 @@ from vitlens.lens_config import PerceiverConfig
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.towers import from_huggingface
-from vitlens.vit import Trainable, ViTSpec
+from vitlens.vit import Trainable, ViTSpec, resize_positions
 
 SENSORS = ("point_cloud", "depth", "tactile", "audio", "eeg")
 
@@ -143,6 +144,30 @@ def test_width_and_number_of_tokens_are_checked(tower: HostTower) -> None:
     assert bent.hidden(LensTokens(torch.randn(1, 49, 192))).shape == (1, 50, 192)
     with pytest.raises(OptionError, match="strict or interpolate"):
         HostTower(tower.view, name="x", positions="stretch")  # type: ignore[arg-type]
+
+
+def test_a_lens_with_positions_for_its_own_number_of_tokens_brings_them(model: ViTLens, host: object, tower: HostTower) -> None:
+    found = zoo.find_pretrained("vitlens-toybox", modalities=["point_cloud"])
+    [encoder] = found.spec.encoders
+    spec = replace(found.spec, encoders=(replace(encoder, lens=PerceiverConfig(depth=2, latents=50)),))
+    head = "encoders.point_cloud."
+    state = {key: value.float() for key, value in (found.state or {}).items()}
+    latents, positions = state[head + "lens.latents"][:50], resize_positions(state[head + "vit.positions"], 50, prefix=1)
+    state |= {head + "lens.latents": latents, head + "vit.positions": positions + 0.1 * torch.randn_like(positions)}
+    small = ViTLens.from_state(zoo.Pretrained(spec, state, "made up"))
+    stream = LensStream.from_model(small, "point_cloud")
+    tower.check(stream)
+    with torch.inference_mode():
+        [tokens] = stream(stream.read(examples(small, "point_cloud")))
+        last = tower.hidden(tokens)
+        out = host.visual_projection(host.vision_model.post_layernorm(last[:, 0]))  # type: ignore[attr-defined]
+    expected = small.encode({"point_cloud": examples(small, "point_cloud")})["point_cloud"]
+    torch.testing.assert_close(F.normalize(out, dim=-1), expected, atol=2e-6, rtol=0)
+    with pytest.raises(HostError, match="brings positions for its 50 tokens: it cannot share one pass"):
+        tower.hidden_together([tokens])
+    state = {key: value * 2 if key.endswith("blocks.0.mlp.c_fc.weight") else value for key, value in state.items()}
+    with pytest.raises(HostError, match=r"blocks\.0 differ"):
+        tower.check(LensStream.from_model(ViTLens.from_state(zoo.Pretrained(spec, state, "bent")), "point_cloud"))
 
 
 def test_a_lens_that_skips_blocks_enters_behind_them(host: object, tower: HostTower) -> None:
