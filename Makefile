@@ -13,7 +13,7 @@ TORCH_VENV ?= .venv-torch-$(TORCH)
 TORCH_TESTS ?= tests/core tests/modalities tests/train tests/adapters
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch lint format types docs wheel install constraints clean
+.PHONY: help demo test test-torch lint format types docs wheel release install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ docs: $(READY) ## build the documentation into site/; every warning is an error
 
 wheel: $(READY) ## build the wheel into DIST=dist
 	$(BIN)/python -m hatchling build -t wheel -d $(DIST)
+
+release: $(READY) ## a release as a dry run: build, check, show the changelog's section; nothing is uploaded
+	$(BIN)/python .ci/release.py
 
 install: $(READY) ## only prepare .venv (or VENV=, with PYTHON=)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,14 +96,17 @@ def shown(things: Sequence[ToyObject]) -> list[int]:
     return chosen
 
 
+Answer = tuple[str, float, bool]
+"""A label, its share, and whether it is right."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One sense's picture in an object's row."""
 
     sense: str
     src: str
-    answers: Sequence[tuple[str, float, bool]] = ()
-    """Labels with their share, and whether they are right."""
+    answers: Sequence[Answer] = ()
     words: Sequence[tuple[str, bool]] = ()
     """Words of a sentence, and whether they name what is right."""
 
@@ -119,17 +122,27 @@ class Row:
 
 def _measured(demo: Demo, model: ViTLens, tile: Tile) -> list[Row]:
     """What every sensor measured of the shown objects, with the model's answers."""
+    named = namer(demo, model)
+    return [
+        Row(
+            demo.things[i],
+            [Cell(SENSES[name], tile(i, name), named(i, name)) for name in SENSORS],
+            SPLIT_NAMES[demo.things[i].split],
+        )
+        for i in shown(demo.things)
+    ]
+
+
+def namer(demo: Demo, model: ViTLens) -> Callable[[int, str], list[Answer]]:
+    """(object, sense) -> the three labels the model thinks likeliest, of all shapes or all materials."""
     classes = {label: class_embeddings(model, label) for label in ("shape", "material")}
-    rows = []
-    for i in shown(demo.things):
-        cells = []
-        for name in SENSORS:
-            (labels, vectors), right = classes[LABELS[name]], getattr(demo.things[i], LABELS[name])
-            best = torch.softmax(model.logit_scale * demo.embeddings[name][i] @ vectors.T, dim=-1).topk(3)
-            answers = [(labels[k], share, labels[k] == right) for share, k in zip(*(own.tolist() for own in best), strict=True)]
-            cells.append(Cell(SENSES[name], tile(i, name), answers))
-        rows.append(Row(demo.things[i], cells, SPLIT_NAMES[demo.things[i].split]))
-    return rows
+
+    def named(i: int, sense: str) -> list[Answer]:
+        (labels, vectors), right = classes[LABELS[sense]], getattr(demo.things[i], LABELS[sense])
+        best = torch.softmax(model.logit_scale * demo.embeddings[sense][i] @ vectors.T, dim=-1).topk(3)
+        return [(labels[k], share, labels[k] == right) for share, k in zip(*(own.tolist() for own in best), strict=True)]
+
+    return named
 
 
 def _search(demo: Demo, tile: Tile, query: str, gallery: str, asked: int) -> dict[str, Any]:
