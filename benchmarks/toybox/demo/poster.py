@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitlens.benchmarks.toybox.demo.figures import INK, PALE, SENSES, tiles
+from vitlens.benchmarks.toybox.demo.figures import PALE, SENSES, tiles
 from vitlens.benchmarks.toybox.demo.report import Demo, namer
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 

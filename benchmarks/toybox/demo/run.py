@@ -46,7 +46,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     ]
     say(f"embedding the files with {MODEL}")
     model = vitlens.load(MODEL)
-    items = {name: [_item(name, own[name]) for own in files] for name in SENSORS}
+    items = {name: [file_item(name, own[name]) for own in files] for name in SENSORS}
     embeddings = dict(model.encode(items))
     embeddings["text"] = model.encode({"text": [thing.caption for thing in things]})["text"]
     results = Results()
@@ -66,7 +66,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
     return demo
 
 
-def _item(name: str, path: Path) -> dict[str, object]:
+def file_item(name: str, path: Path) -> dict[str, object]:
     """A file with what its sensor's files need to be told."""
     from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, Detail
 
