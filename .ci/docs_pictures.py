@@ -94,10 +94,9 @@ def draw_way(path: Path) -> None:
         colour = TRAINS if name in TRAINED else FROZEN if name == "FrozenViT" else PALE
         axes.annotate("", (place + 0.66, 0), (place + 0.34, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2})
         axes.text(place + 0.5, 0.32, name, ha="center", fontsize=11, color=colour, weight="bold")
-    arrow = {"arrowstyle": "-|>", "color": PALE, "lw": 1.5}
-    axes.annotate("", (4, -0.78), (4, -0.34), arrowprops=arrow)
-    axes.text(4, -0.98, "the splice point: a host's own ViT\n(InstructBLIP, LLaVA, SEED)", ha="center", va="center", fontsize=10, color=PALE)
-    axes.annotate("", (5, -0.78), (5, -0.34), arrowprops=arrow)
-    axes.text(5, -0.98, "store, index,\nsearch, service", ha="center", va="center", fontsize=10, color=PALE)
-    axes.text(2.5, -0.98, "green: trained   blue: frozen", ha="center", va="center", fontsize=10, color=PALE)
+    below = {4: "the splice point: a host's own ViT\n(InstructBLIP, LLaVA, SEED)", 5: "store, index,\nsearch, service"}
+    for place, text in {2.5: "green: trained   blue: frozen", **below}.items():
+        axes.text(place, -0.98, text, ha="center", va="center", fontsize=10, color=PALE)
+        if place in below:
+            axes.annotate("", (place, -0.78), (place, -0.34), arrowprops={"arrowstyle": "-|>", "color": PALE, "lw": 1.5})
     figure.savefig(path, format="svg", facecolor="white")
