@@ -39,7 +39,7 @@ BELOW = {
 # room of its own name.
 FLAT = {
     "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts", "isolation"],
-    "parts": ["modality", "read_options", "embed", "lens", "lens_config", "vit"],
+    "parts": ["modality", "read_options", "embed", "lens", "lens_config", "vit", "vit_blocks"],
     "model": ["cards"],
     "cli": ["__main__"],
 }

@@ -80,6 +80,16 @@ def same_shape(batch: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+def distinct_views(x: Tensor, input_ndim: int | None) -> Tensor:
+    """An item [views, ...] with one view where all are equal (a short sound's clips, a still video's frames), else as it is.
+
+    `input_ndim` is that of the ModEmbed: an item of as many dimensions has views. The mean over equal views is one of them.
+    """
+    if x.ndim != input_ndim or len(x) == 1 or not torch.equal(x[1:], x[:1].expand_as(x[1:])):
+        return x
+    return x[:1]
+
+
 def halving(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """run(x), in two halves when a CUDA device's memory does not hold it."""
     try:

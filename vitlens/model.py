@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vitlens import checks
-from vitlens.batches import batches, halving, same_shape
+from vitlens.batches import batches, distinct_views, halving, same_shape
 from vitlens.checkpoint import fill_model, formula_state, save_native
 from vitlens.devices import chosen_device
 from vitlens.display.progress import ProgressBar
@@ -304,9 +304,11 @@ class ViTLens(nn.Module):
         context = torch.autocast(device.type, dtype=dtype) if low else nullcontext()
         out = torch.empty(len(batch), self.space.dim)
         tower = self.tower(modality)
+        views = getattr(getattr(tower, "embed", None), "input_ndim", None)
+        items = [distinct_views(x, views) for x in batch]
         with torch.inference_mode(), _evaluating(tower), context:
-            for places in same_shape(batch):
-                out[places] = halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([batch[i] for i in places]))
+            for places in same_shape(items):
+                out[places] = halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([items[i] for i in places]))
         return out
 
     def similarity(self, a: Tensor | Embeddings, b: Tensor | Embeddings) -> Tensor:

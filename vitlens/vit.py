@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from vitlens import checks
 from vitlens.embed import ModEmbed, PatchEmbed
 from vitlens.errors import ModelError, OptionError
+from vitlens.vit_blocks import Attention, Block
 
 _ViT = TypeVar("_ViT", bound="ViT")
 Library = Literal["open_clip", "timm", "huggingface", "host"]
@@ -282,12 +283,11 @@ class FrozenViT(ViT):
 
     def run_blocks(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """[b, prefix + m, D] through the transformer blocks, or through those from `start` to before `stop`."""
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for index, block in list(enumerate(self.blocks))[start:stop]:
             extra = dict(self.block_arguments)
             if self.rope is not None:
                 extra["rope"] = self.rope[index] if self.rope_per_block else self.rope
-            x = first_output(checkpoint(block, x, use_reentrant=False, **extra) if recompute else block(x, **extra))
+            x = first_output(checkpoint(block, x, use_reentrant=False, **extra) if self._recomputes else block(x, **extra))
         return x
 
     def finish(self, x: Tensor) -> Tensor:
@@ -310,7 +310,20 @@ class FrozenViT(ViT):
         return self.run_blocks(self.prepare(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if (last := self._last_for_one_token()) is not None:
+            x = self.run_blocks(self.prepare(tokens), stop=-1)
+            return self.finish(checkpoint(last.first, x, use_reentrant=False) if self._recomputes else last.first(x))
         return self.finish(self.forward_tokens(tokens))
+
+    def _last_for_one_token(self) -> Block | None:
+        """The last block, if the class token is all that is read of it, and nobody (FSDP, peft) has a hand in it."""
+        last = self.blocks[-1] if len(self.blocks) else None
+        ours = type(last) is Block and type(last.attn) is Attention and not (last._forward_hooks or last._forward_pre_hooks)
+        return cast(Block, last) if ours and self.pool == "token" else None
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.gradient_checkpointing and torch.is_grad_enabled()
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:

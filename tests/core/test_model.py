@@ -150,6 +150,24 @@ def test_read_options_reach_every_item(model: ViTLens) -> None:
     assert torch.equal(given, model.encode({"audio": [tone(440)]})["audio"])
 
 
+def test_equal_views_are_computed_once(model: ViTLens) -> None:
+    short, long = tone(440, 1.0), tone(440, 30.0)
+    reading, tower = model.modality("audio"), model.tower("audio")
+    clips = [reading.transform(reading.load(item)) for item in (short, long)]
+    assert torch.equal(clips[0][0], clips[0][2])
+    assert not torch.equal(clips[1][0], clips[1][2])
+    seen: list[int] = []
+    handle = tower.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    try:
+        rows = model.encode({"audio": [short, long]}, normalize=False)["audio"]
+    finally:
+        handle.remove()
+    assert sorted(seen) == [1, 3]
+    with torch.inference_mode():
+        whole = torch.cat([tower.eval()(clip[None]) for clip in clips])
+    assert torch.allclose(rows, whole, atol=1e-5)
+
+
 def test_video_is_the_mean_of_its_frames(model: ViTLens) -> None:
     frames = np.stack(pictures(8))
     video = model.encode({"video": [frames]}, normalize=False)["video"]
