@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
-import re
 import zlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,8 +29,8 @@ from vitlens.disk import atomic
 from vitlens.encoder import LensEncoder
 from vitlens.errors import CheckpointError
 from vitlens.lens_files import is_lens_file, split_lens_file
-from vitlens.sources import check_file
 from vitlens.vit import FrozenViT
+from vitlens.weights_files import some
 
 Layout = Literal["one_stop", "tri_tower", "openshape", "lens", "open_clip"]
 
@@ -59,6 +57,11 @@ _TEXT = (
 )
 
 
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8, torch.bool)
+"""What weights, and what counters and masks beside them, may be stored as."""
+
+
 @dataclass(frozen=True)
 class Imported:
     """What an official file held: native key -> tensor, the towers it describes, and its temperature if it has one.
@@ -72,93 +75,6 @@ class Imported:
     logit_scale: float | None = None
     vit: Mapping[str, Tensor] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a .pt/.pth/.bin/.safetensors file: `state_dict` unwrapped, `module.` stripped, only tensors unpickled.
-
-    Raises:
-        InputError: missing or empty file.
-        CheckpointError: not a weights file, truncated, or one that needs unpickling of other objects.
-    """
-    return unwrap(read_content(path), os.fspath(path))
-
-
-def read_content(path: str | os.PathLike[str]) -> Any:
-    """What a weights file holds, nested as it came; raises as `read_state_dict`."""
-    file = check_file(path, accepted="a weights file: .pt .pth .bin .ckpt .safetensors", max_bytes=1 << 40)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            with torch.serialization.safe_globals(_harmless_globals()):
-                content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{file}: not a readable weights file ({_unpickling_reason(str(error))})") from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{file}: not a readable weights file ({' '.join(str(error).split())[:300]})") from error
-    except Exception as error:  # safetensors' own error type is not importable by a stable name
-        raise CheckpointError(f"{file}: not a readable weights file ({type(error).__name__}: {error})") from error
-    return content
-
-
-def _harmless_globals() -> list[Any]:
-    """What the public trainers leave in their files beside tensors: numpy numbers and arrays, arguments, dictionaries.
-
-    Each only holds values. Numpy's makers stand under two names, before and since numpy 2; a defaultdict becomes a plain one.
-    """
-    import argparse
-    import codecs
-    from collections import OrderedDict
-
-    import numpy as np
-    from numpy._core import multiarray
-
-    makers = {"scalar": multiarray.scalar, "_reconstruct": multiarray._reconstruct}
-    numpy = [(made, f"numpy.{core}.multiarray.{name}") for name, made in makers.items() for core in ("core", "_core")]
-    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdSUO"}
-    builtin = [(kind, f"builtins.{kind.__name__}") for kind in (float, int, str, bool, list, dict, set, tuple)]
-    plain = [argparse.Namespace, OrderedDict, np.ndarray, np.dtype, codecs.encode, *kinds]
-    return [*plain, *numpy, *builtin, (_plain_dict, "collections.defaultdict")]
-
-
-def _plain_dict(*_factory: Any) -> dict[Any, Any]:
-    return {}
-
-
-def _unpickling_reason(text: str) -> str:
-    """The one fact in torch's page of advice: the type that is not allowed, or what is wrong with the file."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
-    found = re.search(r"GLOBAL ([\w.]+)", text)
-    if found:
-        return f"it holds a {found[1]}, which is not among the harmless types that are read; save its state_dict alone"
-    return text.partition("WeightsUnpickler error: ")[2].partition(" Check the documentation")[0][:300] or text[:300]
-
-
-def unwrap(content: Any, name: str) -> dict[str, Tensor]:
-    """The flat state dict inside a checkpoint's nesting; `module.` stripped when every key has it.
-
-    OpenShape's files keep the temperature in a state dict of its own beside the tower's: it comes back as `logit_scale`.
-    """
-    scale: Tensor | None = None
-    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        heads = [key for key in ("text_proj", "image_proj") if content.get(key)]
-        if heads:
-            raise CheckpointError(f"{name}: projection heads beside the tower ({', '.join(heads)}) are not supported")
-        if isinstance(content.get("logit_scale"), Mapping):
-            scale = next((value for value in content["logit_scale"].values() if isinstance(value, Tensor)), None)
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a state dict")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if others or not state:
-        raise CheckpointError(f"{name}: not a state dict: no tensor under {_some(others) or 'any key'}")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state if scale is None else {**state, "logit_scale": scale}
 
 
 def detect_layout(keys: Iterable[str]) -> Layout:
@@ -179,7 +95,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         return "tri_tower"
     if {"visual", "transformer", "token_embedding"} <= heads:
         return "open_clip"
-    raise CheckpointError(f"unknown layout: keys start with {_some(sorted(heads))}")
+    raise CheckpointError(f"unknown layout: keys start with {some(sorted(heads))}")
 
 
 def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: Layout | None = None) -> Imported:
@@ -207,9 +123,21 @@ def import_official(state: Mapping[str, Tensor], *, sensor: str = "", layout: La
         else:
             renamed[native] = value
     if unknown:
-        raise CheckpointError(f"{len(unknown)} keys that layout {layout} does not have: {_some(unknown)}")
+        raise CheckpointError(f"{len(unknown)} keys that layout {layout} does not have: {some(unknown)}")
     scale = state.get("logit_scale")
-    return Imported(renamed, frozenset(map(tower_of, renamed)), None if scale is None else math.exp(float(scale)))
+    return Imported(renamed, frozenset(map(tower_of, renamed)), None if scale is None else _temperature(scale))
+
+
+def _temperature(log_scale: Tensor) -> float:
+    """exp(logit_scale).
+
+    Raises:
+        CheckpointError: no single number, or one that no temperature is the logarithm of.
+    """
+    if log_scale.numel() != 1 or log_scale.dtype not in FLOATS or not -20 <= float(log_scale) <= 20:
+        values = log_scale.flatten()[:4].tolist()
+        raise CheckpointError(f"logit_scale is the logarithm of a temperature, found {values} of shape {list(log_scale.shape)}")
+    return math.exp(float(log_scale))
 
 
 def _of_lens(lens: Mapping[str, Tensor], sensor: str) -> dict[str, Tensor]:
@@ -261,12 +189,13 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dt
         f"{k} {list(state[k].shape)} (needed {list(own[k].shape)})" for k in own if k in state and state[k].shape != own[k].shape
     ]
     problems = [
-        f"{len(keys)} {what}: {_some(keys)}"
+        f"{len(keys)} {what}: {some(keys)}"
         for keys, what in ((missing, "keys missing"), (leftover, "keys left over"), (shapes, "shapes differ"))
         if keys
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
+    _check_values(own, state, source)
     _check_tied(own, state, source)
     trains = {key for key, value in own.items() if isinstance(value, nn.Parameter) and value.requires_grad}
     tensors: dict[str, Tensor] = {}
@@ -289,6 +218,26 @@ def _fit_positions(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         covered = vit.prefix if vit.positions_cover_prefix else 0
         if count is not None and count != vit.patches and given.shape == (covered + count, vit.width):
             vit.fit_positions(count)
+
+
+def _check_values(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Weights are real floating-point numbers, counters whole ones, all of them finite."""
+    types = [
+        f"{key} {str(state[key].dtype).removeprefix('torch.')}"
+        for key, value in own.items()
+        if state[key].dtype not in (FLOATS if value.is_floating_point() else WHOLE)
+    ]
+    if types:
+        raise CheckpointError(f"{source}: {len(types)} weights of a type that none here has: {some(types)}")
+    odd = [key for key in own if state[key].is_floating_point() and state[key].numel() and not _is_finite(state[key])]
+    if odd:
+        raise CheckpointError(f"{source}: {len(odd)} weights with values that are NaN or infinite: {some(odd)}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; without a copy of them. NaN is both least and greatest where there is one."""
+    least, most = torch.aminmax(tensor.detach())
+    return math.isfinite(least) and math.isfinite(most)
 
 
 def _check_tied(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
@@ -408,7 +357,7 @@ def read_native(folder: Path, *, wanted: Iterable[str], known: Container[str]) -
     state: dict[str, Tensor] = {}
     try:
         with safe_open(str(file), framework="pt") as tensors:
-            aliases = json.loads((tensors.metadata() or {}).get("aliases", "{}"))
+            aliases = _aliases((tensors.metadata() or {}).get("aliases", "{}"), set(tensors.keys()))
             loaded: dict[str, Tensor] = {}
             names = [*tensors.keys(), *aliases]
             for key in names:
@@ -417,19 +366,24 @@ def read_native(folder: Path, *, wanted: Iterable[str], known: Container[str]) -
                     if place not in loaded:
                         loaded[place] = tensors.get_tensor(place)
                     state[key] = loaded[place]
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
     strangers = [key for key in names if tower_of(key) not in known]
     if strangers:
-        raise CheckpointError(f"{file}: {len(strangers)} keys of no tower in config.json: {_some(strangers)}")
+        raise CheckpointError(f"{file}: {len(strangers)} keys of no tower in config.json: {some(strangers)}")
     return state
 
 
-def _is_zip(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(2) == b"PK"
+def _aliases(text: str, names: Container[str]) -> dict[str, str]:
+    """Other name -> the name under which a tensor is stored.
 
-
-def _some(names: Iterable[str], limit: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    Raises:
+        ValueError: anything else.
+    """
+    aliases = json.loads(text)
+    if not isinstance(aliases, dict):
+        raise ValueError(f"aliases must map names to names, found {aliases!r:.100}")
+    for name, place in aliases.items():
+        if not isinstance(place, str) or place not in names or name in names:
+            raise ValueError(f"an alias {name!r:.100} of {place!r:.100}, which is no other tensor of the file")
+    return aliases

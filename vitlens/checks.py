@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ def whole(what: str, value: Any, *, least: int | None = None, most: int | None =
 
 def number(what: str, value: Any, *, least: float | None = None, most: float | None = None, above: float | None = None) -> float:
     """`value`, once it is a finite number, NumPy's included, within bounds: `least` and `most` included, `above` not."""
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    good = _real(value)
     if not good or not _within(value, least, most) or (above is not None and value <= above):
         upper = "" if most is None else f" and at most {most:g}"
         bounds = _bounds(least, most) if above is None else f" above {above:g}{upper}"
@@ -39,9 +39,30 @@ def number(what: str, value: Any, *, least: float | None = None, most: float | N
 def numbers(what: str, value: Any, count: int) -> tuple[float, ...]:
     """`value` as a tuple, once it is a list of `count` finite numbers."""
     good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == count
-    if not good or not all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+    if not good or not all(map(_real, value)):
         raise OptionError(f"{what} must be {count} numbers, found {value!r}")
     return tuple(float(v) for v in value)
+
+
+def text(what: str, value: Any) -> str:
+    """`value`, once it is a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"{what} must be a text, found {value!r:.100}")
+    return value
+
+
+def mapping(what: str, value: Any) -> Mapping[str, Any]:
+    """`value`, once it is a mapping of names."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise OptionError(f"{what} must be a mapping of names to values, found {value!r:.100}")
+    return value
+
+
+def listed(what: str, value: Any) -> list[Any] | tuple[Any, ...]:
+    """`value`, once it is a list."""
+    if not isinstance(value, list | tuple):
+        raise OptionError(f"{what} must be a list, found {value!r:.100}")
+    return value
 
 
 def flag(what: str, value: Any) -> bool:
@@ -71,6 +92,14 @@ def either(names: Iterable[str]) -> str:
     """`a, b or c`."""
     *first, last = list(names)
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _real(value: Any) -> bool:
+    """Whether `value` is a number, no truth value, that a float can hold."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:

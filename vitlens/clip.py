@@ -9,6 +9,7 @@ A configuration that asks for more than the plain towers have (attentional pooli
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -18,10 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitlens import checks
 from vitlens.embed import PatchEmbed
 from vitlens.errors import OptionError
 from vitlens.text_tower import TextTower
-from vitlens.vit import FrozenViT, ViTSpec
+from vitlens.vit import MOST_BLOCKS, MOST_WIDTH, FrozenViT, ViTSpec
 from vitlens.vit_blocks import Block, LayerNorm
 
 Config = Mapping[str, Any]
@@ -51,6 +53,17 @@ ELSEWHERE = ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id"
 """Fields of a text tower that concern its tokenizer, or another pooling."""
 WHOLE = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias"}
 """Fields of a whole CLIP."""
+WHOLE_NUMBERS = {
+    "width": MOST_WIDTH,
+    "layers": MOST_BLOCKS,
+    "heads": 4096,
+    "head_width": MOST_WIDTH,
+    "patch_size": 4096,
+    "image_size": 1 << 16,
+    "context_length": 1 << 16,
+    "vocab_size": 1 << 24,
+}
+"""Numbers of a tower, and their bounds."""
 OFF = {"pos_embed_type": "learnable", "proj_type": "linear", "block_type": (None, "default")}
 """What fields that our towers do not have must say; the others must be off."""
 
@@ -61,22 +74,29 @@ def clip_config(spec: ViTSpec) -> dict[str, Any]:
     Raises:
         OptionError: unknown architecture.
     """
-    config = spec.config or _shipped(spec.name)
+    config = spec.config or _shipped(spec.name) or _added(spec.name)
     if config is None:
         raise OptionError(f"open_clip knows no architecture {spec.name!r}; see open_clip.list_models()")
+    for part in ("vision_cfg", "text_cfg"):
+        checks.mapping(f"CLIP {spec.name}: {part}", config.get(part))
+    checks.whole(f"CLIP {spec.name}: embed_dim", config.get("embed_dim"), least=1, most=MOST_WIDTH)
     return dict(config)
 
 
 @cache
 def _shipped(name: str) -> dict[str, Any] | None:
     found = find_spec("open_clip")  # does not import it, which takes seconds
-    for folder in found.submodule_search_locations or () if found else ():
+    for folder in found.submodule_search_locations or () if found and name == Path(name).name else ():
         file = Path(folder) / "model_configs" / f"{name}.json"
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
-    import open_clip
+    return None
 
-    return open_clip.get_model_config(name)
+
+def _added(name: str) -> dict[str, Any] | None:
+    """What somebody gave open_clip beside its own; whoever did has imported it."""
+    known = sys.modules.get("open_clip")
+    return known.get_model_config(name) if known else None
 
 
 def clip_vit(config: Config) -> FrozenViT | None:
@@ -87,6 +107,9 @@ def clip_vit(config: Config) -> FrozenViT | None:
     width, patch, image = numbers["width"], _side(numbers["patch_size"]), _side(numbers["image_size"])
     if patch is None or image is None:
         return None
+    if width % numbers["head_width"] or patch > image:
+        wrong = f"heads of {numbers['head_width']}, patches of {patch} pixels in pictures of {image}"
+        raise OptionError(f"CLIP: vision_cfg: width {width} is cut into whole heads, pictures into patches; found {wrong}")
     norms = [LayerNorm(width, **(numbers["norm_kwargs"] or {})) for _ in range(2)]
     std = width**-0.5
     return FrozenViT(
@@ -112,6 +135,8 @@ def clip_text(config: Config) -> TextTower | None:
     if numbers is None or numbers["pool_type"] != "argmax":
         return None
     width = numbers["width"]
+    if width % numbers["heads"]:
+        raise OptionError(f"CLIP: text_cfg: width {width} is no multiple of its {numbers['heads']} heads")
     blocks = _blocks(numbers, heads=numbers["heads"], quick_gelu=config.get("quick_gelu", False))
     residual = width**-0.5 * (2 * len(blocks)) ** -0.5
     for block in blocks:
@@ -143,18 +168,32 @@ def _blocks(numbers: Config, *, heads: int, quick_gelu: bool) -> list[Any]:
 
 def _plain(config: Config, part: str, known: Config) -> dict[str, Any] | None:
     """All numbers of a tower, if it has nothing that ours do not have."""
-    given = config.get(part)
-    if not isinstance(given, Mapping) or not set(config) <= WHOLE:
+    if not set(config) <= WHOLE:
         return None
-    given = {key: value for key, value in given.items() if key not in ELSEWHERE}
+    given = {key: value for key, value in config[part].items() if key not in ELSEWHERE}
     numbers = {**known, **{key: value for key, value in given.items() if key in known}}
     others = {key: value for key, value in given.items() if key not in known}
     strange = [key for key, value in others.items() if value not in OFF.get(key, (False, None))]
     odd_norm = set(numbers["norm_kwargs"] or {}) - {"eps"}
-    return None if strange or odd_norm or numbers["act_kwargs"] else numbers
+    if strange or odd_norm or numbers["act_kwargs"]:
+        return None
+    for key, most in WHOLE_NUMBERS.items():
+        if key in numbers and not isinstance(numbers[key], list | tuple):  # lists: a ResNet's layers, a picture's two sides
+            checks.whole(f"CLIP: {part}: {key}", numbers[key], least=1, most=most)
+    for key in ("no_ln_pre", "final_ln_after_pool"):
+        if key in numbers:
+            checks.flag(f"CLIP: {part}: {key}", numbers[key])
+    checks.flag("CLIP: quick_gelu", config.get("quick_gelu", False))
+    checks.number(f"CLIP: {part}: mlp_ratio", numbers["mlp_ratio"], above=0, most=64)
+    for name, value in (("ls_init_value", numbers["ls_init_value"]), ("eps", (numbers["norm_kwargs"] or {}).get("eps"))):
+        if value is not None:
+            checks.number(f"CLIP: {part}: {name}", value, least=0, most=1)
+    return numbers
 
 
 def _side(size: Any) -> int | None:
     """The side of a square, given as one number or as two equal ones; None where it is none."""
-    sides = set(size) if isinstance(size, list | tuple) else {size}
-    return int(sides.pop()) if len(sides) == 1 else None
+    sides = size if isinstance(size, list | tuple) else [size]
+    if not sides or any(side != sides[0] for side in sides):
+        return None
+    return checks.whole("CLIP: the side of a square", sides[0], least=1, most=1 << 16)

@@ -14,7 +14,7 @@ from vitlens.lens import build_lens
 from vitlens.lens_config import LensConfig, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
 from vitlens.towers import build_vit
-from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec
+from vitlens.vit import MOST_WIDTH, FrozenViT, Trainable, ViT, ViTSpec
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class EncoderSpec:
     token_width: int | None = None
     trains: Trainable = field(default_factory=Trainable)
     """What of the ViT trains beside ModEmbed and lens."""
+
+    def __post_init__(self) -> None:
+        checks.text("encoder spec: modality", self.modality)
+        checks.mapping(f"encoder spec: options of {self.modality}", self.options)
+        if self.token_width is not None:
+            checks.whole(f"encoder spec: token_width of {self.modality}", self.token_width, least=1, most=MOST_WIDTH)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON types."""
@@ -49,12 +55,13 @@ class EncoderSpec:
             OptionError: a field is missing or not known.
         """
         try:
+            checks.mapping("encoder spec", values)
             checks.known("encoder spec: unknown field", values, [known.name for known in fields(cls)])
             lens = values.get("lens")
             return cls(
                 modality=values["modality"],
                 vit=ViTSpec(**values["vit"]),
-                options=values.get("options") or {},
+                options=values.get("options", {}),
                 lens=None if lens is None else lens_config_from_dict(lens),
                 token_width=values.get("token_width"),
                 trains=Trainable(**values.get("trains") or {}),

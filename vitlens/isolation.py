@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SECONDS = 30.0
-"""After so many seconds, and one more per megabyte, a file counts as damaged."""
+"""After so many seconds of computing, and one more per megabyte, a file counts as damaged."""
+PATIENCE = 10
+"""So many times as long a worker may take by the clock: others may need the processor, or the disk may be slow."""
 KEPT = 4
 """Idle workers that are kept; more run only while more threads read at once. `keep_idle` raises it."""
 
@@ -122,20 +125,27 @@ class _Worker:
 
     def ask(self, task: tuple[Any, ...], seconds: float) -> Any:
         """The answer to `task`; None when the worker ended, or was ended after `seconds`."""
-        timer = threading.Timer(seconds, self._too_late)
-        timer.daemon = True
-        timer.start()
+        done = threading.Event()
+        threading.Thread(target=self._watch, args=(done, seconds), daemon=True).start()
         try:
             _send(self.asks, task)
             return _received(self.answers)
         except BrokenPipeError:
             return None
         finally:
-            timer.cancel()
+            done.set()
 
-    def _too_late(self) -> None:
-        self.late = True
-        self.process.kill()
+    def _watch(self, done: threading.Event, seconds: float) -> None:
+        """End the worker once it computed for `seconds`, or waited for long, and is not `done`."""
+        begin, clock = _computed(self.process.pid), time.monotonic()
+        left = seconds
+        while left > 0 and time.monotonic() - clock < PATIENCE * seconds:
+            if done.wait(max(left, 0.05)):
+                return
+            left = seconds - (_computed(self.process.pid) - begin)
+        if not done.is_set():
+            self.late = True
+            self.process.kill()
 
     def end(self) -> int:
         """End it, unless it did so itself, and return its exit status."""
@@ -151,6 +161,15 @@ class _Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _computed(process: int) -> float:
+    """Seconds that a process has computed; by the clock where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic()
 
 
 _lock = threading.Lock()
@@ -315,9 +334,9 @@ def _limits(seconds: float) -> Iterator[None]:
     except (ImportError, OSError, ValueError):  # Windows; macOS; a lower limit that somebody else set
         yield
         return
-    signal.alarm(round(seconds) + 5)
+    signal.setitimer(signal.ITIMER_PROF, seconds + 5)  # of computing, as its asker counts
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from vitlens.checks import known
+from vitlens import checks
 from vitlens.errors import OptionError
+
+MOST = {"depth": 1000, "self_per_cross": 1000, "heads": 4096, "cross_heads": 4096, "latents": 1 << 16, "head_width": 1 << 16}
+"""Far above any lens there is: what a file asks for beyond is a mistake, or meant to harm."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class SelfAttentionConfig:
     """Attention heads of new blocks; None takes one per 64 channels of the ViT's width."""
     pretrained: bool = False
     """Start from copies of the ViT's first `depth` blocks instead of new ones."""
+
+    def __post_init__(self) -> None:
+        _check(self, ("depth",), ("heads",), ("pretrained",))
+
     kind = "self_attention"
 
 
@@ -42,7 +49,20 @@ class PerceiverConfig:
     head_width: int | None = None
     tied: bool = False
     """Layers 1, 2, ... share one set of weights (layer 0 keeps its own)."""
+
+    def __post_init__(self) -> None:
+        _check(self, ("depth", "self_per_cross", "cross_heads"), ("latents", "head_width"), ("tied",))
+
     kind = "perceiver"
+
+
+def _check(config: Any, numbers: tuple[str, ...], optional: tuple[str, ...], flags: tuple[str, ...]) -> None:
+    for name in (*numbers, *optional):
+        value = getattr(config, name)
+        if name not in optional or value is not None:
+            checks.whole(f"lens {config.kind}: {name}", value, least=1, most=MOST[name])
+    for name in flags:
+        checks.flag(f"lens {config.kind}: {name}", getattr(config, name))
 
 
 LensConfig = IdentityConfig | SelfAttentionConfig | PerceiverConfig
@@ -60,9 +80,9 @@ def lens_config_from_dict(values: dict[str, Any]) -> LensConfig:
     Raises:
         OptionError: unknown kind or field.
     """
-    options = dict(values)
+    options = dict(checks.mapping("lens", values))
     kind = options.pop("kind", None)
-    known("unknown lens kind", [kind], _KINDS)
+    checks.known("unknown lens kind", [kind], _KINDS)
     try:
         return cast(LensConfig, _KINDS[kind](**options))
     except TypeError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from vitlens.checks import known
-from vitlens.errors import InputError, ModalityError, UnclaimedError
+from vitlens.errors import InputError, ModalityError, OptionError, UnclaimedError, VitlensError
 from vitlens.sources import is_path, name_of, suffix_of
 
 if TYPE_CHECKING:
@@ -238,7 +238,12 @@ def get_modality(name: str, **options: Any) -> Modality:
     """
     cls = modality_class(name)
     known(f"{name}: unknown option", options, inspect.signature(cls).parameters)
-    return cls(**options)
+    try:
+        return cls(**options)
+    except VitlensError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise OptionError(f"{name}: options that make no sense: {options!r:.200} ({error})") from error
 
 
 def guess_modality(path: Path | str) -> str:

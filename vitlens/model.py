@@ -22,7 +22,7 @@ from vitlens.checkpoint import fill_model, formula_state, save_native
 from vitlens.devices import chosen_device
 from vitlens.display.progress import ProgressBar
 from vitlens.encoder import LensEncoder, build_encoder
-from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
+from vitlens.errors import InputError, ModalityError, OptionError, SpaceError, VitlensError
 from vitlens.modality import Modality
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
@@ -105,9 +105,16 @@ class ViTLens(nn.Module):
 
         Raises:
             CheckpointError: tensors that do not fit, key by key.
+            OptionError: a configuration that makes no model.
         """
-        with torch.device("meta"):
-            model = cls.from_spec(pretrained.spec)
+        try:
+            with torch.device("meta"):
+                model = cls.from_spec(pretrained.spec)
+        except (VitlensError, ImportError):
+            raise
+        except Exception as error:  # numbers of a configuration that a library or torch stumbles over
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise OptionError(f"model {pretrained.spec.name}: cannot be built as its configuration says ({found})") from error
         state = formula_state(model) if pretrained.state is None else pretrained.state
         fill_model(model, state, source=pretrained.source, dtype=dtype)
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vitlens import checks
 from vitlens.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ class EmbeddingSpace:
 
     name: str
     dim: int
+
+    def __post_init__(self) -> None:
+        checks.text("space: name", self.name)
+        checks.whole("space: dim", self.dim, least=1, most=1 << 20)
 
 
 class Embeddings(dict[str, "Tensor"]):

@@ -14,6 +14,8 @@ from vitlens.space import EmbeddingSpace
 from vitlens.vit import ViTSpec
 
 CONFIG_FORMAT = 1
+LARGEST_SCALE = 1e6
+"""A temperature of so much makes every softmax a choice; CLIP's is 100."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class ModelSpec:
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
+        checks.text("model spec: name", self.name)
+        checks.text("model spec: licence", self.licence)
+        checks.mapping("model spec: text_options", self.text_options)
+        checks.number("model spec: logit_scale", self.logit_scale, above=0, most=LARGEST_SCALE)
         names = [encoder.modality for encoder in self.encoders]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
@@ -62,10 +68,10 @@ class ModelSpec:
             return cls(
                 name=values["name"],
                 space=EmbeddingSpace(**values["space"]),
-                encoders=tuple(EncoderSpec.from_dict(encoder) for encoder in values["encoders"]),
+                encoders=tuple(map(EncoderSpec.from_dict, checks.listed("model spec: encoders", values["encoders"]))),
                 text=None if values["text"] is None else ViTSpec(**values["text"]),
-                text_options=values.get("text_options") or {},
-                logit_scale=float(values["logit_scale"]),
+                text_options=values.get("text_options", {}),
+                logit_scale=values["logit_scale"],
                 licence=values.get("licence", "unknown"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -28,6 +28,12 @@ _ViT = TypeVar("_ViT", bound="ViT")
 Library = Literal["open_clip", "timm", "huggingface", "host"]
 
 
+MOST_BLOCKS, MOST_WIDTH, LARGEST = 1000, 1 << 20, 1e9
+"""Bounds of what a configuration may ask for, far above any ViT there is: whatever lies beyond is a mistake, or meant to harm."""
+DEPTHS = ("layers", "depth", "num_hidden_layers", "num_layers")
+"""What the libraries call the number of blocks."""
+
+
 @dataclass(frozen=True)
 class ViTSpec:
     """Which ViT: enough to build its architecture without weights.
@@ -45,9 +51,12 @@ class ViTSpec:
     skip_blocks: int = 0
 
     def __post_init__(self) -> None:
+        checks.text("ViT: name", self.name)
         checks.known(f"ViT {self.name}: unknown library", [self.library], get_args(Library))
         if self.config is not None and not isinstance(self.config, dict):
             raise OptionError(f"ViT {self.name}: config must be a dict, found {type(self.config).__name__}")
+        checks.whole(f"ViT {self.name}: skip_blocks", self.skip_blocks, least=0, most=MOST_BLOCKS)
+        _check_numbers(f"ViT {self.name}: config", self.config)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON types."""
@@ -66,8 +75,11 @@ class Trainable:
     everything: bool = False
 
     def __post_init__(self) -> None:
-        if self.first_blocks < 0 or self.last_blocks < 0:
-            raise OptionError(f"trains: block counts of 0 or more, found {self.first_blocks} and {self.last_blocks}")
+        for name, value in asdict(self).items():
+            if name.endswith("_blocks"):
+                checks.whole(f"trains: {name}", value, least=0, most=MOST_BLOCKS)
+            else:
+                checks.flag(f"trains: {name}", value)
 
     def names(self, parameter: str, depth: int) -> bool:
         """Whether `parameter` of a FrozenViT with `depth` blocks trains."""
@@ -393,3 +405,22 @@ def _block_arguments(block: nn.Module) -> dict[str, Any]:
     """transformers' CLIP blocks demand an attention mask by position; everybody else takes the tokens alone."""
     parameter = inspect.signature(block.forward).parameters.get("attention_mask")
     return {"attention_mask": None} if parameter is not None and parameter.default is parameter.empty else {}
+
+
+def _check_numbers(what: str, value: Any, *, name: str = "", depth: int = 0) -> None:
+    """Refuse a library's configuration that is nested without end, or asks for what no machine has; its words are its own."""
+    if depth > 8:
+        raise OptionError(f"{what} is nested more than 8 deep")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_numbers(f"{what}: {key}", part, name=str(key), depth=depth + 1)
+    elif isinstance(value, list | tuple) and name in DEPTHS:
+        for part in value:
+            checks.whole(what, part, least=1, most=MOST_BLOCKS)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_numbers(what, part, depth=depth + 1)
+    elif isinstance(value, int | float):
+        if name in DEPTHS:
+            checks.whole(what, value, least=1, most=MOST_BLOCKS)
+        checks.number(what, float(value) if abs(value) < LARGEST else value, least=-LARGEST, most=LARGEST)

@@ -19,8 +19,11 @@ from vitlens.hub import HubFile, hub_file
 from vitlens.hub_check import told_of_damage
 from vitlens.modality import Modality, get_modality
 from vitlens.spec import ModelSpec
+from vitlens.weights_files import read_state_dict
 
 LOG = logging.getLogger(__name__)
+LARGEST_CONFIG = 1 << 24
+"""Bytes of a config.json; those of real models are a thousandth of it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,11 @@ def _read_repository(repo: str, modalities: Iterable[str] | None) -> Pretrained:
 def _read_config(folder: Path) -> ModelSpec:
     config = folder / "config.json"
     try:
+        if (size := config.stat().st_size) > LARGEST_CONFIG:
+            raise ValueError(f"{size} bytes, at most {LARGEST_CONFIG}")
         return ModelSpec.from_dict(json.loads(config.read_text(encoding="utf-8")))
+    except RecursionError as error:
+        raise CheckpointError(f"{config}: not a readable model configuration (nested too deep)") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{config}: not a readable model configuration ({error})") from error
 
@@ -185,7 +192,7 @@ def card_of_file(path: Path, modality: str | None = None) -> ModelCard:
     named = [card for card, file in files if file.kind == "hub" and path.name in file.names]
     if named:
         return named[0]
-    layout = checkpoint.detect_layout(checkpoint.read_state_dict(path))
+    layout = checkpoint.detect_layout(read_state_dict(path))
     fitting = [card for card, file in files if file.layout == layout]
     if len(fitting) == 1:
         return fitting[0]
@@ -199,7 +206,7 @@ def _read_official(file: Weights, path: Path, chosen: ModelCard, wanted: set[str
     sensor = next((tower for tower in file.towers if tower not in ("image", "text")), "")
     source = hub_source(file, chosen)
     with told_of_damage([(path, source)], f"run `vitlens models {chosen.name} --redownload`", file.sha256):
-        state = checkpoint.read_state_dict(path)
+        state = read_state_dict(path)
     content = checkpoint.import_official(state, sensor=sensor, layout=file.layout)
     absent, strange = wanted - content.towers, content.towers - set(file.towers)
     if absent or strange:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitlens.checkpoint import read_content, unwrap
 from vitlens.errors import CheckpointError, HostError, MissingDependencyError
 from vitlens.sources import name_of
+from vitlens.weights_files import read_content, unwrap
 
 PARTS = {
     "vision": ("vision_model.embeddings.", "vision_model.encoder."),

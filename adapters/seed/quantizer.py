@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vitlens.adapters.seed.modules import Block, EvaViT, QFormer
 from vitlens.adapters.seed.weights import heads_of, sizes_of, with_vit, without
 from vitlens.adapters.splice import HostTower, LensTokens
-from vitlens.checkpoint import fill_model, read_state_dict
+from vitlens.checkpoint import fill_model
 from vitlens.checks import one_of
 from vitlens.embed import PatchEmbed
 from vitlens.errors import HostError, InputError, OptionError
@@ -31,6 +31,7 @@ from vitlens.modalities.image import Image
 from vitlens.sources import name_of
 from vitlens.space import EmbeddingSpace
 from vitlens.vit import FrozenViT
+from vitlens.weights_files import read_state_dict
 
 Head = Literal["image_down", "reverse_qformer"]
 SeedFuse = Literal["qformer", "vit"]

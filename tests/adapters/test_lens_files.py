@@ -17,7 +17,7 @@ from tests.adapters.chat.test_lavis import as_lavis
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.adapters.lenses import lens_streams
 from vitlens.cards import ModelCard, Weights, all_cards
-from vitlens.checkpoint import detect_layout, import_official, read_state_dict
+from vitlens.checkpoint import detect_layout, import_official
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import CheckpointError, HostError, ModalityError, ModelError
 from vitlens.fingerprint import fingerprint, fingerprint_of_state
@@ -26,6 +26,7 @@ from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.vit import ViTSpec
+from vitlens.weights_files import read_state_dict
 
 State = dict[str, Tensor]
 ASK = "what is this object ?"

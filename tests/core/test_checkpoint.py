@@ -21,6 +21,7 @@ from vitlens.cards import all_cards
 from vitlens.errors import CheckpointError, InputError
 from vitlens.model import ViTLens
 from vitlens.spec import ModelSpec
+from vitlens.weights_files import read_state_dict
 
 
 def meta_model(spec: ModelSpec) -> ViTLens:
@@ -87,7 +88,7 @@ def test_nesting_and_prefixes_of_training_files(tmp_path: Path, module: bool, ne
     saved: dict[str, Any] = {f"module.{k}" if module else k: v for k, v in state.items()}
     content = {"epoch": 3, "name": "run", "state_dict": saved, "optimizer": {"lr": 1.0}} if nested else saved
     torch.save(content, tmp_path / "eeg.pt")
-    read = checkpoint.read_state_dict(tmp_path / "eeg.pt")
+    read = read_state_dict(tmp_path / "eeg.pt")
     assert list(read) == list(state)
     assert all(torch.equal(read[k], state[k]) for k in state)
 
@@ -152,16 +153,16 @@ def test_files_that_are_no_weights(tmp_path: Path, name: str, content: bytes) ->
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises((CheckpointError, InputError), match="weights"):
-        checkpoint.read_state_dict(file)
+        read_state_dict(file)
 
 
 def test_nothing_but_tensors_is_unpickled(tmp_path: Path) -> None:
     torch.save({"state_dict": {"visual.x": Surprise()}}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="not a readable weights file"):
-        checkpoint.read_state_dict(tmp_path / "evil.pt")
+        read_state_dict(tmp_path / "evil.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="holds a list"):
-        checkpoint.read_state_dict(tmp_path / "list.pt")
+        read_state_dict(tmp_path / "list.pt")
 
 
 HARMLESS = {
@@ -185,7 +186,7 @@ def test_what_public_trainers_leave_beside_the_tensors_is_read(what: str, core: 
     torch.save({"state_dict": {"module.a": torch.ones(2)}, "left": HARMLESS[what]()}, file, _use_new_zipfile_serialization=zipped)
     if core == "numpy.core" and not zipped:  # as numpy 1 writes it: another name of one length less
         file.write_bytes(file.read_bytes().replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"))
-    assert list(checkpoint.read_state_dict(file)) == ["a"]
+    assert list(read_state_dict(file)) == ["a"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -202,7 +203,7 @@ def test_any_other_type_is_refused_by_its_name_alone(thing: Any, name: str, zipp
     file = tmp_path / "epoch_1.pt"
     torch.save({"state_dict": {"a": torch.ones(2)}, "left": thing}, file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=f"it holds a {name}, which is not among the harmless types") as caught:
-        checkpoint.read_state_dict(file)
+        read_state_dict(file)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -212,7 +213,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     content = (tmp_path / "depth.pt").read_bytes()
     (tmp_path / "depth.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"depth\.pt"):
-        checkpoint.read_state_dict(tmp_path / "depth.pt")
+        read_state_dict(tmp_path / "depth.pt")
 
 
 def filled(case: str) -> ViTLens:
@@ -286,11 +287,11 @@ def test_openshapes_temperature_is_taken_and_projection_heads_are_refused(tmp_pa
     state = {f"module.{k}": v for k, v in golden.official_state("pc_pnsa").items()}
     scale = {"module.logit_scale": torch.tensor(2.5)}
     torch.save({"state_dict": state, "logit_scale": scale, "text_proj": None, "image_proj": None}, tmp_path / "pc.pt")
-    imported = checkpoint.import_official(checkpoint.read_state_dict(tmp_path / "pc.pt"), sensor="point_cloud")
+    imported = checkpoint.import_official(read_state_dict(tmp_path / "pc.pt"), sensor="point_cloud")
     assert imported.logit_scale == pytest.approx(float(torch.tensor(2.5).exp()))
     torch.save({"state_dict": state, "text_proj": {"weight": torch.zeros(1)}}, tmp_path / "pc.pt")
     with pytest.raises(CheckpointError, match="projection heads"):
-        checkpoint.read_state_dict(tmp_path / "pc.pt")
+        read_state_dict(tmp_path / "pc.pt")
 
 
 def test_a_native_file_with_a_tower_of_nobody_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def hang(path: Path, source: Source) -> None:
     time.sleep(600)
 
 
+def busy(path: Path, source: Source) -> None:
+    while True:
+        pass
+
+
+def doze(path: Path, source: Source) -> str:
+    time.sleep(0.6)
+    return "read"
+
+
 def greedy(path: Path, source: Source) -> None:
     np.zeros(2 * MEMORY_BUDGET, np.uint8)
 
@@ -104,11 +114,19 @@ def test_a_bad_file_is_an_input_error_that_names_it_and_the_next_one_is_read(fil
     assert read(arrays, file, 3)[2] == b"content"
 
 
-def test_a_file_that_takes_all_time_is_an_input_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", [hang, busy])
+def test_a_file_that_takes_all_time_is_an_input_error(file: Path, function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read(process, file)
     monkeypatch.setattr(isolation, "SECONDS", 0.3)
     with pytest.raises(InputError, match="takes more than 0 s"):
-        read(hang, file)
+        read(function, file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a process computed: run it there")
+def test_a_worker_that_waits_for_the_processor_is_not_late(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(process, file)
+    monkeypatch.setattr(isolation, "SECONDS", 0.3)
+    assert read(doze, file) == "read"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process how much memory it takes: run it there")
