@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 DIST ?= dist
+FUZZ ?= 75
 BIN := $(VENV)/bin
 READY := $(VENV)/.vitlens-installed
 EXTRAS := .[all,dev,docs]
@@ -13,7 +14,7 @@ TORCH_VENV ?= .venv-torch-$(TORCH)
 TORCH_TESTS ?= tests/core tests/modalities tests/train tests/adapters
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch lint format types docs wheel release install constraints clean
+.PHONY: help demo test test-torch fuzz lint format types docs wheel release install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +27,9 @@ test: $(READY) ## run the offline tests; ARGS="-k audio", JOBS=8
 
 test-torch: $(TORCH_VENV)/.vitlens-installed ## run the tests of what computes beside TORCH=2.15.0, without torchaudio
 	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) $(ARGS) $(TORCH_TESTS)
+
+fuzz: $(READY) ## read damaged files of every format for FUZZ=75 seconds; a crash, a hang or any odd error fails
+	$(BIN)/python -m vitlens.benchmarks.fuzz --seconds $(FUZZ) --jobs $(JOBS) $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .

@@ -20,8 +20,13 @@ def check_complete(path: Path, source: Source) -> None:
         InputError: also a Neuroscan file that is none, by its first bytes.
     """
     kind = suffix_of(path)
-    if kind == "cnt" and path.read_bytes()[:4] in (b"RIFF", b"RF64"):
-        raise source.refuse("an ANT Neuro (eeprobe) recording, not one of Neuroscan", "export it as edf or BrainVision")
+    if kind == "cnt":
+        with path.open("rb") as file:
+            first = file.read(4)
+        if first in (b"RIFF", b"RF64"):
+            raise source.refuse("an ANT Neuro (eeprobe) recording, not one of Neuroscan", "export it as edf or BrainVision")
+        if first != b"Vers":  # "Version 3.0"
+            raise source.refuse("no Neuroscan recording, by its first bytes", "export it as edf or BrainVision")
     if kind == "vhdr":
         there, stated = BrainVision(path, source).samples()
         found = f"a truncated recording: {there:g} samples of {stated:g} or more"
@@ -104,12 +109,20 @@ class BrainVision:
         """
         self.path, self.source = path, source
         self.text = _text(path)
-        # what stands below [Comment] is for people, and may look like anything
-        common = re.split(r"^\[Comment\]", self.text, maxsplit=1, flags=re.MULTILINE | re.IGNORECASE)[0]
-        self.entries = {key.lower(): value for key, value in re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)\s*$", common, re.MULTILINE)}
+        self.entries = self._entries()
         self.data, self.markers = self._beside("datafile"), self._beside("markerfile")
         if self.data is not None and not self.data.is_file():
             raise source.refuse(f"its data file {self.data.name} is not beside it")
+
+    def _entries(self) -> dict[str, str]:
+        """Keys, in small letters, of the two sections that plan the file: comments and whatever else may look like anything."""
+        found, section = {}, ""
+        for line in self.text.splitlines():
+            section = line.strip().lower() if line.lstrip("\ufeff").startswith("[") else section
+            key, equals, value = line.partition("=")
+            if equals and section.lstrip("\ufeff") in ("[common infos]", "[binary infos]"):
+                found.setdefault(key.strip().lower(), value.strip())
+        return found
 
     def _beside(self, key: str) -> Path | None:
         """The file that an entry names, whatever the case of its letters on this disk."""

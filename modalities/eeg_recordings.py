@@ -115,12 +115,13 @@ def _opened(path: Path, source: Source) -> Iterator[Any]:
         "cnt": mne.io.read_raw_cnt, "vhdr": mne.io.read_raw_brainvision,
     }[kind]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vitlens-") as folder:
+        named = _named_for_mne(path, source, Path(folder))
         try:
-            recording = read(BrainVision(path, source).lay_out(Path(folder)) if kind == "vhdr" else path, preload=False)
+            recording = read(named, preload=False)
         except (TypeError, ValueError) as error:
             if kind == "set" and isinstance(error, TypeError):  # MNE's answer to a set of several trials
                 _check_set(path, source)
-                recording = mne.read_epochs_eeglab(path)
+                recording = mne.read_epochs_eeglab(named)
             elif kind == "fif" and "No raw data" in str(error):
                 recording = mne.read_epochs(path, preload=False)
             else:
@@ -129,9 +130,22 @@ def _opened(path: Path, source: Source) -> Iterator[Any]:
             raise MissingDependencyError(f"{source.name} needs {error.name}: pip install {error.name}") from error
         if kind in ("fif", "set") and isinstance(recording, mne.io.BaseRaw):
             for file in recording.filenames:
-                if file is not None and not inside(path.parent, Path(file)):
+                if file is not None and not any(inside(place, Path(file)) for place in (path.parent, Path(folder))):
                     raise source.refuse(f"a recording that names {str(file)[:80]!r}, outside its folder", "its parts beside it")
         yield recording
+
+
+def _named_for_mne(path: Path, source: Source, folder: Path) -> Path:
+    """The recording by a name that MNE takes: links in `folder` where it would not take its own."""
+    kind = suffix_of(path)
+    if kind == "vhdr":
+        return BrainVision(path, source).lay_out(folder)
+    if kind != "set" or path.suffix == ".set":  # EEGLAB's types are read in small letters only
+        return path
+    for file in path.parent.iterdir():
+        if file == path or suffix_of(file) == "fdt":
+            (folder / (file.stem + file.suffix.lower())).symlink_to(file.absolute())
+    return folder / f"{path.stem}.set"
 
 
 def _check_set(path: Path, source: Source) -> None:

@@ -143,8 +143,14 @@ def decoding(source: Any, accepted: str) -> Iterator[None]:
     except MemoryError as error:  # nearly always a damaged size in a header
         raise InputError(name_of(source), "asks for more memory than there is: damaged, or too large", accepted) from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _last_words(str(error)) or type(error).__name__
         raise InputError(name_of(source), f"cannot be decoded ({reason[:200]})", accepted) from error
+
+
+def _last_words(text: str) -> str:
+    """An error's text in one line; of one that brings a whole traceback, the line at its end."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if any(line.startswith(("Traceback (", 'File "')) for line in lines) else " ".join(" ".join(lines).split())
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from vitlens.display.terminal import console
 
 def main(
     count: Annotated[int | None, typer.Option(min=1, help="Files to read; the long form takes 20000 and more.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Or: go on for so many seconds (300 in the gate).")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Or: go on for so many seconds (75 in the gate).")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other damages.")] = 0,
     first: Annotated[int, typer.Option(min=0, help="Number of the first case: with --count 1 one case again.")] = 0,
     only: Annotated[list[str] | None, typer.Option(help="A sensor, a type, or both ('eeg set'); may be repeated.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from vitlens import EmbeddingSpace, EncoderSpec, ModelSpec, ViTLens, ViTSpec
 from vitlens.batches import batches
 from vitlens.cli.app import app
 from vitlens.errors import InputError
 from vitlens.modalities.eeg import EEG
+from vitlens.zoo import Pretrained
 
 NAMES = ("Fp1", "Fp2", "C3", "C4")
 eeg = EEG(channels=4, names=NAMES)
@@ -272,6 +275,26 @@ def test_an_ant_recording_is_named_as_such(tmp_path: Path) -> None:
         eeg.read(path)
 
 
+def test_a_file_that_is_no_neuroscan_recording_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.cnt"
+    path.write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(InputError, match="no Neuroscan recording, by its first bytes"):
+        eeg.read(path)
+
+
+@pytest.mark.parametrize("kind", ["EDF", "BDF", "SET"])
+def test_types_in_capitals_are_read_alike(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"small.{kind.lower()}"
+    eeglab(path, WAVES.astype("f4")) if kind == "SET" else edf(path)
+    assert near(eeg.read(path.rename(tmp_path / f"LARGE.{kind}")).data, 0, 3000)
+
+
+def test_sections_beside_the_plan_of_a_brainvision_header_may_look_like_it(tmp_path: Path) -> None:
+    header = brainvision(tmp_path)
+    header.write_text(header.read_text() + "\n[User Infos]\nDataFile=/etc/passwd\nNumberOfChannels=77\nDataPoints=99999\n")
+    assert near(eeg.read(header).data, 0, 3000)
+
+
 # --- what is said of them ---
 
 
@@ -282,6 +305,21 @@ def test_remarks_of_the_reader_reach_the_batch(tmp_path: Path) -> None:
     assert list(batch.remarks) == [0]
     assert any("a recording with gaps: it holds 0 to 1 s, 101 to 103 s" in remark for remark in batch.remarks[0])
     assert "gaps" in eeg.describe(eeg.read(path))["remarks"]
+
+
+def test_remarks_are_in_the_report_of_embed(tmp_path: Path) -> None:
+    vision = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    vit = ViTSpec("small", config={"embed_dim": 16, "vision_cfg": vision, "text_cfg": {}})
+    spec = ModelSpec("small", EmbeddingSpace("small", 16), (EncoderSpec("eeg", vit, {"channels": 4}),))
+    ViTLens.from_state(Pretrained(spec, None, "small")).save_pretrained(tmp_path / "model")
+    path, out = edf(tmp_path / "pause.edf", onsets=(0, 101, 102)), tmp_path / "out.npz"
+    command = ["embed", str(path), "-o", str(out), "--model", str(tmp_path / "model"), "--device", "cpu"]
+    plain = CliRunner().invoke(app, command, prog_name="vitlens")
+    assert plain.exit_code == 0, plain.output
+    assert "pause.edf: a recording with gaps: it holds 0 to 1 s, 101 to 103 s" in " ".join(plain.stderr.split())
+    report = json.loads(CliRunner().invoke(app, [*command, "--overwrite", "--json"], prog_name="vitlens").stdout)
+    assert {one["modality"] for one in report["remarks"]} == {"eeg"}
+    assert any("a recording with gaps" in one["remark"] and one["item"].endswith("pause.edf") for one in report["remarks"])
 
 
 def test_warnings_of_mne_are_remarks_and_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from vitlens.store.job import Result
 
 app = new_app()
+SHOWN = 5
+"""Remarks of readers that are said."""
 
 
 @app.command(no_args_is_help=True)
@@ -123,6 +125,10 @@ def say_result(result: Result) -> None:
     if result.errors_file is not None:
         total = len(result.failures) + sum(result.counts.values())
         remark(f"{len(result.failures)} of {total} inputs failed, see {result.errors_file}")
+    for one in result.remarks[:SHOWN]:
+        remark(f"{one.item}: {one.remark}")
+    if len(result.remarks) > SHOWN:
+        remark(f"... and {len(result.remarks) - SHOWN} more remarks of readers (--json lists all)")
     if result.output is None or result.space is None:
         complain("nothing was embedded, no output written")
         return

@@ -34,6 +34,10 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+def _warn(modality: str, name: str, remark: str) -> None:
+    warnings.warn(f"{name}: {remark}", stacklevel=3)
+
+
 @dataclass(frozen=True)
 class Engine:
     """How items are embedded: a model, its batches and precision, and how often what is done is handed over."""
@@ -48,6 +52,8 @@ class Engine:
     """A part is handed over after this time even if it is small."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Of the weights of each tower that was asked for, by the name of its modality."""
+    remark: Callable[[str, str, str], None] = _warn
+    """Is told what a reader has to say of an item that it read: (modality, name of the item, text)."""
 
     def about(self, modality: str) -> dict[str, Any]:
         """What the embeddings of a modality are made by: what a store keeps them by."""
@@ -105,7 +111,7 @@ class Engine:
             for encoded in stream:
                 batch.append(encoded)
                 for remark in encoded.remarks:
-                    warnings.warn(f"{source_name(items[encoded.index])}: {remark}", stacklevel=2)
+                    self.remark(modality, source_name(items[encoded.index]), remark)
                 done = encoded.index + 1
                 if encoded.error is not None:
                     errors[encoded.index] = encoded.error

@@ -64,6 +64,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """What a reader has to say of an item that it read: gaps, units, a cut."""
+
+    item: str
+    modality: str
+    remark: str
+
+
+@dataclass(frozen=True)
 class Result:
     """What a finished job wrote. `output` is None when nothing could be embedded."""
 
@@ -75,6 +84,8 @@ class Result:
     resumed: int
     """Items that an earlier, stopped run of the same command had done."""
     seconds: float
+    remarks: list[Remark] = field(default_factory=list)
+    """What readers had to say of items that this run read."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types."""
@@ -86,6 +97,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "errors_file": str(self.errors_file) if self.errors_file else None,
             "errors": [failure.to_dict() for failure in self.failures],
+            "remarks": [asdict(remark) for remark in self.remarks],
         }
 
 
@@ -141,7 +153,7 @@ class Job:
             output, counts, failures = self._merge(groups, found, lost)
             errors_file = _write_errors(self.out, failures)
             work.close(remove=True)
-            return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun)
+            return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun, run.remarks)
         except KeyboardInterrupt as error:
             done, total = run.done() if run else 0, len(self.inputs.items)
             kept = f"{done} of {total} items are kept in {work.path}; the same command goes on from there"
@@ -177,6 +189,7 @@ class _Run:
     work: WorkFolder
     progress: Progress | None
     lists: dict[str, Listed] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = EmbeddingStore(self.work.path)
@@ -213,6 +226,7 @@ class _Run:
             settings.dtype,
             settings.save_every,
             settings.save_seconds,
+            remark=lambda modality, name, text: self.remarks.append(Remark(name, modality, text)),
         )
         for modality, items in self.groups.items():
             wordy = modality_class(modality).tower == "text"
