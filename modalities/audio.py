@@ -120,7 +120,7 @@ class Audio(Modality):
             start = int(torch.randint(total - length + 1, ()))
             return self._augmented(_resample(waveform, speed, start, start + length))[None]
         starts = [0 if repeats else k * (total - length) // self.clips for k in range(self.clips)]
-        banks = {s: self._normalised(self._filter_bank(_resample(waveform, speed, s, s + length))) for s in dict.fromkeys(starts)}
+        banks = {s: self.normalised(self.filter_bank(_resample(waveform, speed, s, s + length))) for s in dict.fromkeys(starts)}
         return torch.stack([banks[start] for start in starts])
 
     def _speed(self, sample: Sample) -> Fraction:
@@ -135,7 +135,7 @@ class Audio(Modality):
         data = np.asarray(sample.data)
         return torch.tensor(data[0]) if self.mono == "first" else torch.tensor(data).mean(0)
 
-    def _filter_bank(self, waveform: Tensor) -> Tensor:
+    def filter_bank(self, waveform: Tensor) -> Tensor:
         """Log-mel energies [n, mel_bins] of [samples] at the model's rate."""
         return filter_bank(waveform - waveform.mean(), rate=self.rate, bins=self.mel_bins)
 
@@ -144,14 +144,15 @@ class Audio(Modality):
 
         return nn.functional.pad(bank[: self.frames], (0, 0, 0, max(0, self.frames - bank.shape[0])))
 
-    def _normalised(self, bank: Tensor) -> Tensor:
+    def normalised(self, bank: Tensor) -> Tensor:
+        """Log-mel energies [n, mel_bins], padded or cut, as the model hears them: [frames, mel_bins]."""
         return (self._padded(bank) - self.mean) / self.std
 
     def _augmented(self, waveform: Tensor) -> Tensor:
         """[frames, mel_bins] with SpecAugment masks (arXiv 1904.08779), some noise and a shift in time (arXiv 2104.01778)."""
         import torch
 
-        bank = self._padded(self._filter_bank(waveform)).clone()
+        bank = self._padded(self.filter_bank(waveform)).clone()
         low, high = _span(min(FREQUENCY_MASK, self.mel_bins), self.mel_bins)
         bank[:, low:high] = 0
         low, high = _span(min(TIME_MASK, self.frames), self.frames)
@@ -229,7 +230,7 @@ class Audio(Modality):
         total = math.ceil(waveform.shape[-1] * speed)
         shown = _resample(waveform, speed, 0, min(total, 60 * self.rate))
         shown = nn.functional.pad(shown, (0, max(0, self.rate // 20 - len(shown))))  # the filter bank needs one window
-        decibels = 10 / math.log(10) * self._filter_bank(shown).numpy().T
+        decibels = 10 / math.log(10) * self.filter_bank(shown).numpy().T
         top, seconds = float(decibels.max()), len(shown) / self.rate
         extent = (0.0, seconds, 0.0, float(self.mel_bins))
         axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top, extent=extent)

@@ -90,7 +90,8 @@ def test_the_script_runs_unchanged_after_install(
 ) -> None:
     install()
     monkeypatch.setattr(sys, "argv", ["usage.py", *arguments])
-    check(runpy.run_path(written(tmp_path, "imagebind")), toybox)
+    with pytest.warns(UserWarning, match="embeddings of vitlens-tiny-random have 64 numbers, ImageBind's 1024"):
+        check(runpy.run_path(written(tmp_path, "imagebind")), toybox)
 
 
 def test_the_script_runs_unchanged_from_the_command_line(
@@ -99,7 +100,8 @@ def test_the_script_runs_unchanged_from_the_command_line(
     monkeypatch.delenv(ENV)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    main(["--model", MODEL, written(tmp_path, "imagebind"), *arguments])
+    with pytest.warns(UserWarning, match="64 numbers"):
+        main(["--model", MODEL, written(tmp_path, "imagebind"), *arguments])
     titles = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if ":" in line]
     assert titles == ["Vision x Text", "Audio x Text", "Vision x Audio"]
 
@@ -125,6 +127,21 @@ def test_the_command_line_hands_arguments_and_folder_on(
     assert capsys.readouterr().out == "__main__ ['--model', 'mine', '-m'] depth\n"
     main(["-m", "beside"])
     sys.modules.pop("beside")
+
+
+def test_the_command_line_takes_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "script.py"
+    lines = [
+        "import ImageBind.data, image_bind.data, imagebind.data",
+        "print(ImageBind.data is image_bind.data is imagebind.data)",
+    ]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    main(["--alias", "ImageBind", "--alias", "image_bind", str(script)])
+    assert capsys.readouterr().out == "True\n"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [([], "name a script"), (["no/such.py"], "no such script: no/such.py")])
@@ -156,3 +173,28 @@ def test_the_toybox_model_matches_pictures_to_captions(toybox_objects: dict[str,
     pictures = torch.softmax(found["vision"] @ found["text"].T, dim=-1)
     assert (pictures.argmax(dim=-1) == own).float().mean() >= 0.9, "of 20 pictures most find their own caption"
     assert pictures.diag().mean() >= 0.8, "the factor on text makes cosines into probabilities"
+
+
+def test_lancedbs_class_with_the_true_width(toybox: dict[str, list[str]], tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="pip install 'vitlens[index]'")
+    install()
+    import lancedb
+    from lancedb.embeddings import get_registry, register
+    from lancedb.embeddings.imagebind import ImageBindEmbeddings
+    from lancedb.pydantic import LanceModel, Vector
+    from pydantic import create_model
+
+    @register("imagebind-vitlens")
+    class Embeddings(ImageBindEmbeddings):
+        def ndims(self) -> int:
+            return self.embedding_model.embed_dim
+
+    function: Any = get_registry().get("imagebind-vitlens").create()
+    fields: dict[str, Any] = {
+        "text": (str, ...),
+        "image": (str, function.SourceField()),
+        "vector": (Vector(function.ndims()), function.VectorField()),
+    }
+    table = lancedb.connect(tmp_path).create_table("objects", schema=create_model("Row", __base__=LanceModel, **fields))
+    table.add([{"text": text, "image": image} for text, image in zip(toybox["text"], toybox["image"], strict=True)])
+    assert table.search(toybox["image"][1]).limit(1).to_list()[0]["text"] == toybox["text"][1]

@@ -1,4 +1,4 @@
-"""`python -m vitlens.imagebind [--model NAME] script.py ...`: run a program written for ImageBind on the drop-in."""
+"""`python -m vitlens.imagebind [--model NAME] [--alias NAME] script.py ...`: run a program of ImageBind's on the drop-in."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from vitlens.imagebind.alias import AliasError, install
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vitlens.imagebind",
-        usage="%(prog)s [--model NAME] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="%(prog)s [--model NAME] [--alias NAME] (SCRIPT | -m MODULE) [ARGUMENT ...]",
         description="Run a program in which `import imagebind` means vitlens's drop-in.",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="zoo name or native folder; default: VITLENS_IMAGEBIND_MODEL, else vitlens-l"
+    )
+    parser.add_argument(
+        "--alias",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="another name of ImageBind in that program, such as ImageBind or image_bind; may be given several times",
     )
     parser.add_argument("-m", dest="module", metavar="MODULE", help="run a module instead of a script")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the script and its arguments")
@@ -35,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no such script: {found.rest[0]}")
     try:
         install(found.model)
+        for alias in found.alias:
+            install(alias=alias)
     except AliasError as error:
         parser.error(str(error))
     if found.module:

@@ -111,6 +111,11 @@ def check_stamp(tensor: Tensor, key: str, model: str, modality: Modality) -> Non
         )
 
 
+def made_here(tensor: Tensor, modality: Modality) -> bool:
+    """Whether a loader gave this tensor, or another of its shape (of which it may be a copy)."""
+    return tensor in _made_for or maker_of(tensor, modality) is not None
+
+
 def maker_of(tensor: Tensor, modality: Modality) -> str | None:
     """The model for which tensors of this shape were loaded here, if any were."""
     return _shapes.get((modality.name, tuple(tensor.shape[1:])))

@@ -3,6 +3,8 @@
 Every loader takes a list of files (or of what else our readers take: arrays, open files, {"source": ..., option: value}) and a
 device, and gives one tensor, or None for None. It prepares for the model made last in this process; before one is made, for the
 one that VITLENS_IMAGEBIND_MODEL names, else ViT-Lens-L. `model=` (a name, a folder or an ImageBindModel) says otherwise.
+
+What else programs import from ImageBind's `data` is here, too: crops, filter banks, clip times, the vocabulary's place.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ import torch
 from torch import Tensor
 
 from vitlens import checks
-from vitlens.errors import ModalityError, OptionError
+from vitlens.errors import MissingDependencyError, ModalityError, OptionError
+from vitlens.imagebind.absent import answer
+from vitlens.imagebind.by_hand import BPE_PATH as BPE_PATH
+from vitlens.imagebind.by_hand import DEFAULT_AUDIO_FRAME_SHIFT_MS as DEFAULT_AUDIO_FRAME_SHIFT_MS
+from vitlens.imagebind.by_hand import NormalizeVideo as NormalizeVideo
+from vitlens.imagebind.by_hand import SpatialCrop as SpatialCrop
+from vitlens.imagebind.by_hand import crop_boxes as crop_boxes
+from vitlens.imagebind.by_hand import crop_start
+from vitlens.imagebind.by_hand import get_clip_timepoints as get_clip_timepoints
+from vitlens.imagebind.by_hand import return_bpe_path as return_bpe_path
+from vitlens.imagebind.by_hand import uniform_crop as uniform_crop
+from vitlens.imagebind.by_hand import waveform2melspec as waveform2melspec
 from vitlens.imagebind.chosen import Target, current, stamp
 from vitlens.imagebind.layout import audio_layout
 from vitlens.imagebind.names import encoder_name, our_name, where_else
@@ -34,6 +47,48 @@ Batch: TypeAlias = Any
 CLIP_DURATION, AUDIO_CLIPS = 2, 3
 AUDIO_FACTS = {"mel_bins": 128, "frames": 204, "rate": 16000, "mean": -4.268, "std": 9.138}
 """ImageBind's defaults, by the names our audio options have for them: given or not, they stand for the model's own."""
+
+
+_absent = answer(
+    __name__,
+    "the loaders are load_and_transform_text and its like, and load_and_transform(modality, items, device) for any sensor",
+    {
+        **dict.fromkeys(
+            ("ConstantClipsPerVideoSampler", "EncodedVideo", "pv_transforms"), "it is pytorchvideo's: import it from there"
+        ),
+        "load_and_transform_vision_data2": "load_and_transform_vision_data does it",
+        "pkg_resources": "return_bpe_path() says where the vocabulary is",
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Libraries that programs reach through this module, imported when they do; the rest is refused with what to use."""
+    if name == "transforms":
+        from torchvision import transforms
+
+        return transforms
+    if name == "SimpleTokenizer":
+        from vitlens.imagebind.tokenizer import SimpleTokenizer
+
+        return SimpleTokenizer
+    if name == "torchaudio":
+        return _torchaudio()
+    return _absent(name, 2)
+
+
+def _torchaudio() -> Any:
+    """torchaudio, which vitlens itself does without.
+
+    Raises:
+        MissingDependencyError: not installed, or not for this torch.
+    """
+    try:
+        import torchaudio
+    except Exception as error:  # built for another torch it raises what it likes
+        advice = "pip install 'vitlens[torchaudio]' (it ended with torch 2.11); the loaders here need none"
+        raise MissingDependencyError(f"torchaudio cannot be imported ({error}): {advice}") from error
+    return torchaudio
 
 
 def load_and_transform_text(text: Sequence[str] | None, device: Device, *, model: Model = None) -> Batch:
@@ -255,8 +310,8 @@ def _check_duration(own: Modality, model: str, seconds: Any) -> None:
 def _three_crops(frames: Any) -> list[Any]:
     """The squares at the start, the middle and the end of the longer side of frames [n, h, w, 3]."""
     height, width = frames.shape[1:3]
-    side, slack = min(height, width), abs(height - width)
-    starts = (0, slack // 2, slack)
+    side = min(height, width)
+    starts = [crop_start(max(height, width), side, place) for place in range(3)]
     if height > width:
         return [frames[:, start : start + side] for start in starts]
     return [frames[:, :, start : start + side] for start in starts]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 IMAGEBIND_FACTORS = {"audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
-"""ImageBind's fixed factors (imagebind_model.py); vision has none, text's is learned."""
+"""ImageBind's fixed factors (imagebind_model.py); vision has none, text's is learned there."""
 LARGEST = 100.0
 
 
@@ -25,30 +25,34 @@ class Normalize(nn.Module):
         return F.normalize(x, dim=self.dim)
 
 
-class LogitScaling(nn.Module):
-    """Multiply by a constant factor, at most `max_logit_scale`. It is not part of the state dict: it comes with the model."""
+class LearnableLogitScaling(nn.Module):
+    """Multiply by a factor, at most `max_logit_scale`: a learned one, or a constant, which is not part of the state dict."""
 
-    def __init__(self, factor: float, *, max_logit_scale: float = LARGEST) -> None:
+    def __init__(self, logit_scale_init: float = 1 / 0.07, learnable: bool = True, max_logit_scale: float = LARGEST) -> None:
         super().__init__()
-        self.factor = float(factor)
+        self.logit_scale_init = float(logit_scale_init)
+        self.learnable = learnable
         self.max_logit_scale = max_logit_scale
-
-    @property
-    def log_logit_scale(self) -> Tensor:
-        """Natural logarithm of the factor, where ImageBind's users look for it."""
-        return torch.tensor(math.log(self.factor))
+        logarithm = torch.tensor(math.log(self.logit_scale_init))
+        if learnable:
+            self.log_logit_scale = nn.Parameter(logarithm)
+        else:
+            self.register_buffer("log_logit_scale", logarithm, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * min(self.factor, self.max_logit_scale)
+        if self.learnable:
+            return x * self.log_logit_scale.exp().clamp(max=self.max_logit_scale)
+        return x * min(self.logit_scale_init, self.max_logit_scale)
 
     def extra_repr(self) -> str:
-        return f"factor={self.factor:g}, max_logit_scale={self.max_logit_scale:g}"
+        learnable, most = self.learnable, self.max_logit_scale
+        return f"logit_scale_init={self.logit_scale_init:g}, learnable={learnable}, max_logit_scale={most:g}"
 
 
 def postprocessors(keys: Iterable[str], logit_scale: float) -> nn.ModuleDict:
     """For every key what follows its encoder: vision is of length 1, text and the sensors ImageBind lacks of `logit_scale`."""
     made: dict[str, nn.Module] = {}
     for key in keys:
-        scaling = LogitScaling(IMAGEBIND_FACTORS.get(key, logit_scale))
+        scaling = LearnableLogitScaling(IMAGEBIND_FACTORS.get(key, logit_scale), learnable=False)
         made[key] = Normalize() if key == "vision" else nn.Sequential(Normalize(), scaling)
     return nn.ModuleDict(made)
