@@ -20,6 +20,8 @@ def serve(
     model: ModelOption = MODEL,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    index: Annotated[str | None, typer.Option(help="An index of the model's space, for /v1/search.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="A scene of the model's space, for /v1/scene.")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="A further name of the model for clients; repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with the tokens that are accepted, one a line.")] = None,
     allow_host: Annotated[
@@ -80,6 +82,8 @@ def serve(
         device=device,
         dtype=dtype,
         aliases=tuple(alias or ()),
+        index=index,
+        scene=scene,
         batch_size=batch_size,
         readers=readers,
         tokens=read_tokens(token_file),

@@ -252,6 +252,12 @@ class Index:
         words = calibration_in_words(calibrate, terms, cones)
         return Answer(tuple(hits), words, exact or not self.indexed, time.perf_counter() - begun)
 
+    def row(self, key: str) -> dict[str, Any] | None:
+        """What is known of the row with a key, without its vector; None where there is none."""
+        only = f"key IN {quoted([key])}"
+        found = self._database.reading(lambda items: items.search().where(only).select(self.columns).limit(1).to_arrow())
+        return next(iter(found.to_pylist()), None)
+
     @property
     def indexed(self) -> bool:
         """Whether there is a structure of near neighbours; without it a search looks at every row."""

@@ -118,6 +118,58 @@ class SimilarityReply(BaseModel):
     remarks: list[Remark] | None = None
 
 
+class SearchRequest(Inputs):
+    """POST /v1/search; each item is a query of its own, its parts are weighted terms."""
+
+    k: int = Field(10, ge=1, description="Hits per query.")
+    where: str | None = Field(None, max_length=10_000, description="A filter in SQL over the index's columns.")
+    modalities: list[str] = Field([], description="Of the hits; none: all.")
+    calibrate: Literal["center", "none"] = "center"
+    exact: bool = Field(False, description="Look at every row.")
+
+
+class SearchReply(BaseModel):
+    """The answer of /v1/search: per query what `vitlens index search --json` prints."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    model: str
+    remarks: list[Remark] | None = None
+
+
+class SceneRequest(Inputs):
+    """POST /v1/scene; one item, whose parts are mixed by weight."""
+
+    places: int = Field(3, ge=1, le=100, description="Places that are wanted, at most.")
+    share: float = Field(0.5, ge=0, le=1, description="How warm a place is, from the median of the scene to its best voxel.")
+    heat: bool = Field(False, description="Also every voxel's cosine, as base64 of little-endian float32 (NaN: not seen).")
+
+
+class SceneReply(BaseModel):
+    """The answer of /v1/scene: places in metres of the scene, best first, with the frames that show them."""
+
+    places: list[dict[str, Any]]
+    heat: str | None = None
+    model: str
+    remarks: list[Remark] | None = None
+
+
+class CohereRequest(BaseModel):
+    """POST /v2/embed, as Cohere shapes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    texts: list[str] | None = None
+    images: list[str] | None = Field(None, description="data: URIs.")
+    inputs: list[Any] | None = Field(None, description='Items with their "content": parts of any sensor.')
+    input_type: str | None = Field(None, description="Taken, and not used: one space for queries and documents.")
+    embedding_types: list[Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]] | None = None
+    output_dimension: int | None = Field(None, ge=1)
+    truncate: str | None = Field(None, description="Taken, and not used: long texts are cut at their end.")
+    max_tokens: int | None = Field(None, description="Taken, and not used.")
+
+
 class Problem(BaseModel):
     """What went wrong, in a sentence."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitlens.errors import VitlensError
+from vitlens.errors import SpaceError, VitlensError
 from vitlens.serve.batcher import Batcher
 from vitlens.serve.content import Grammar, Item
 from vitlens.serve.fetch import Fetcher
@@ -23,7 +23,10 @@ from vitlens.serve.refusals import Refusal, refusal_of, too_large
 from vitlens.serve.settings import Settings
 
 if TYPE_CHECKING:
+    from vitlens.index import Index
     from vitlens.model import ViTLens
+    from vitlens.scene.folder import Scene
+    from vitlens.space import EmbeddingSpace
 
 AHEAD = 4
 """So many batches of preprocessed files are kept ready for the model, no more: they take memory."""
@@ -46,13 +49,13 @@ class Embedded:
 
 
 @dataclass
-class _One:
-    """One thing, embedded: its row [E], tokens, modality and remarks."""
+class One:
+    """One thing, embedded: its embedding [E], modality, tokens (of a text) and remarks."""
 
     row: np.ndarray
-    tokens: int
     modality: str
-    remarks: list[str]
+    tokens: int = 0
+    remarks: list[str] = field(default_factory=list)
 
 
 class Service:
@@ -86,6 +89,7 @@ class Service:
             self.batcher.start()
             self._reading = asyncio.Semaphore(self.settings.readers)
             self._room = asyncio.Semaphore(AHEAD * self.settings.batch_size)
+            self.index, self.scene = await asyncio.to_thread(self._open_collections)
             self._fetcher = self._fetcher or Fetcher(self.settings.hosts, self.limits)
             await self.readers.start()
             self.state = "ready"
@@ -139,14 +143,9 @@ class Service:
         Raises:
             Refusal: something that cannot be read or fetched, by its place; nothing is embedded then.
         """
-        parts = [given for item in items for given in item]
-        if len(parts) > self.limits.items:
-            raise too_large("input", f"{len(parts)} items and parts", "items", self.limits, "input")
-        ones = deque(await _all([self._one(given) for given in parts]))
         rows: list[np.ndarray] = []
         result = Embedded(np.empty((0, self.model.space.dim), np.float32))
-        for place, item in enumerate(items):
-            mine = [ones.popleft() for _ in item]
+        for place, (item, mine) in enumerate(zip(items, await self.parts(items), strict=True)):
             rows.append(self._mixed([one.row for one in mine], item))
             result.tokens += sum(one.tokens for one in mine)
             result.modalities.update(one.modality for one in mine)
@@ -154,9 +153,21 @@ class Service:
             result.remarks += [(place, remark) for one in mine for remark in one.remarks]
         if rows:
             result.vectors = np.stack(rows)
-        for modality, count in result.modalities.items():
-            self.metrics.items.add(modality, amount=count)
         return result
+
+    async def parts(self, items: Sequence[Item]) -> list[list[One]]:
+        """The parts of every item, each embedded for itself.
+
+        Raises:
+            Refusal: as `embed`.
+        """
+        given = [one for item in items for one in item]
+        if len(given) > self.limits.items:
+            raise too_large("input", f"{len(given)} items and parts", "items", self.limits, "input")
+        found = deque(await _all([self._one(one) for one in given]))
+        for modality, count in Counter(one.modality for one in found).items():
+            self.metrics.items.add(modality, amount=count)
+        return [[found.popleft() for _ in item] for item in items]
 
     async def class_vectors(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> np.ndarray:
         """One vector per class [c, E], as `ViTLens.class_vectors`; those that were asked for lately are kept.
@@ -188,19 +199,19 @@ class Service:
             self._classes.popitem(last=False)
         return found
 
-    async def _one(self, given: Given) -> _One:
+    async def _one(self, given: Given) -> One:
         try:
             if isinstance(given.content, np.ndarray):
-                return _One(given.content, 0, given.modality, [])
+                return One(given.content, given.modality)
             if isinstance(given.content, str):
                 modality, tensor, remarks = await self.readers.read(given)
                 row = await self.batcher.embed(modality, tensor)
-                return _One(row, int((tensor != 0).sum()), modality, remarks)
+                return One(row, modality, int((tensor != 0).sum()), remarks)
             return await self._file(given)
         except VitlensError as error:
             raise refusal_of(error, given.where) from error
 
-    async def _file(self, given: Given) -> _One:
+    async def _file(self, given: Given) -> One:
         if isinstance(given.content, Address):
             assert self._fetcher is not None
             given = _with(given, await self._fetcher.fetch(given.content, given.where))
@@ -213,7 +224,7 @@ class Service:
                 self._room.release()
                 raise
         try:
-            return _One(await self.batcher.embed(modality, tensor), 0, modality, remarks)
+            return One(await self.batcher.embed(modality, tensor), modality, 0, remarks)
         finally:
             self._room.release()
 
@@ -227,6 +238,29 @@ class Service:
         except VitlensError as error:
             raise refusal_of(error, item[0].where) from error
         return mixed.numpy()
+
+    def _open_collections(self) -> tuple[Index | None, Scene | None]:
+        """The index and the scene that were named, of the model's own space."""
+        index, scene = None, None
+        if self.settings.index is not None:
+            from vitlens.index import Index
+
+            index = Index.open(self.settings.index)
+            self._same_space(index.space, f"index {self.settings.index}")
+        if self.settings.scene is not None:
+            from vitlens.scene.folder import open_scene
+
+            scene = open_scene(self.settings.scene)
+            self._same_space(scene.space, f"scene {self.settings.scene}")
+        return index, scene
+
+    def _same_space(self, space: EmbeddingSpace, what: str) -> None:
+        if space != self.model.space:
+            own = self.model.space
+            raise SpaceError(
+                f"{what} is of space {space.name} ({space.dim}), the model {self.name} of {own.name} ({own.dim}): "
+                "serve it with the model that made it"
+            )
 
     def _run(self, modality: str, batch: list[Any]) -> Any:
         """Preprocessed items -> embeddings of length 1 [b, E]; runs in the model's thread."""

@@ -68,7 +68,7 @@ class Settings:
     dtype: str = "fp32"
     aliases: tuple[str, ...] = ()
     """Further names that clients may ask for the model by."""
-    index: Path | None = None
+    index: str | Path | None = None
     scene: Path | None = None
     chat: Callable[[], Any] | None = None
     """Opens what answers questions about files: a function (question, {modality: [path]}, read options) -> answers."""
