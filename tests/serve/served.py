@@ -41,7 +41,7 @@ class Served:
         """Send a signal, and the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def __enter__(self) -> Served:
         return self

@@ -127,29 +127,11 @@ def test_hosts_that_were_not_allowed() -> None:
     assert refused("http://example.org:99999/", "example.org")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "10.1.2.3",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "255.255.255.255",
-        "::1",
-        "::",
-        "fe80::1",
-        "fc00::1",
-        "ff02::1",
-        "::ffff:127.0.0.1",
-        "64:ff9b::7f00:1",
-        "2002:7f00:1::",
-        "::ffff:169.254.169.254",
-    ],
-)
+PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 ::1 :: fe80::1
+fc00::1 ff02::1 ::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::ffff:169.254.169.254"""
+
+
+@pytest.mark.parametrize("address", PRIVATE.split())
 def test_private_addresses_are_never_connected_to(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
