@@ -11,7 +11,7 @@ import PIL.Image
 
 from vitlens.isolation import isolated
 from vitlens.modalities.exr_files import read_exr
-from vitlens.modalities.pixel_maps import MAX_PIXELS, check_size
+from vitlens.modalities.pixel_maps import MAX_PIXELS, check_size, open_picture
 from vitlens.modalities.tiff_files import read_tiff, tiff_header
 from vitlens.sources import Source, suffix_of
 
@@ -61,7 +61,7 @@ def is_deep(path: Path) -> bool:
 
 
 def _read_png(path: Path, source: Source) -> np.ndarray:
-    with PIL.Image.open(path, formats=["PNG"]) as image:
+    with open_picture(path, ["PNG"], source) as image:
         check_size(image.height, image.width, source)
         if getattr(image, "n_frames", 1) > 1:
             raise source.refuse(f"{image.n_frames} pages", "one map a file")  # type: ignore[attr-defined]

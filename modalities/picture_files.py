@@ -15,7 +15,7 @@ import PIL.Image
 
 from vitlens.isolation import isolated
 from vitlens.modalities.bmp_files import is_in_runs, read_runs
-from vitlens.modalities.pixel_maps import TURNS, check_size, turned
+from vitlens.modalities.pixel_maps import TURNS, check_size, open_picture, turned
 from vitlens.modalities.tiff_files import RGB, TiffPage, first_page, is_tiff
 from vitlens.sources import Source
 
@@ -62,7 +62,7 @@ def read_pixels(
 def _opened(file: Path | BinaryIO, source: Source, known: list[str]) -> PIL.Image.Image:
     PIL.Image.init()
     try:
-        return PIL.Image.open(file, formats=[name for name in known if name in PIL.Image.OPEN])
+        return open_picture(file, [name for name in known if name in PIL.Image.OPEN], source)
     except PIL.UnidentifiedImageError as error:
         raise source.refuse(f"not a picture of a known type ({', '.join(known)})") from error
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
+import PIL.Image
 
 from vitlens.sources import Source
 
@@ -28,6 +35,30 @@ def check_size(height: int, width: int, source: Source) -> None:
         raise source.refuse(size, f"at most {MAX_PIXELS / 1e6:.0f} million pixels")
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise source.refuse(size, f"at most {MAX_ASPECT} times as long as wide")
+
+
+def open_picture(file: Path | BinaryIO, formats: Sequence[str], source: Source) -> PIL.Image.Image:
+    """A picture by Pillow, its pixels not decoded yet; Pillow's own words about large ones are ours.
+
+    Raises:
+        InputError: more than `MAX_PIXELS`, which is Pillow's limit too.
+        PIL.UnidentifiedImageError: it is of none of the `formats`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        try:
+            return PIL.Image.open(file, formats=formats)
+        except PIL.Image.DecompressionBombError as error:
+            count = re.search(r"\d+", str(error))
+            found = f"a picture of {int(count[0]):,} pixels" if count else "a picture of too many pixels"
+            raise source.refuse(found, f"at most {MAX_PIXELS / 1e6:.0f} million pixels") from error
+
+
+def texture_picture(content: BinaryIO, formats: Sequence[str], source: Source) -> PIL.Image.Image:
+    """A picture that colours a mesh, within the memory that one input may take."""
+    image = open_picture(content, formats, source)
+    source.needs(8 * image.width * image.height, f"a texture of {image.width} x {image.height} pixels")
+    return image
 
 
 def turned(pixels: np.ndarray, swap: bool, mirror: bool, flip: bool) -> np.ndarray:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from vitlens.modalities.pixel_maps import texture_picture
 from vitlens.modalities.point_pieces import Piece
 from vitlens.sources import Source
 
@@ -197,8 +198,6 @@ class _Document:
 
     def _image(self, texture: Any) -> Any:
         """The picture of a texture, by Pillow; the WebP one where the extension names it."""
-        import PIL.Image
-
         entry = self._entry("textures", texture)
         index = entry.get("source", entry.get("extensions", {}).get("EXT_texture_webp", {}).get("source"))
         if index is None:
@@ -207,7 +206,7 @@ class _Document:
         if index not in self._images:
             image = self._entry("images", index)
             content = self._view(image["bufferView"]) if "bufferView" in image else self._load(image.get("uri", ""))
-            self._images[index] = PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"])
+            self._images[index] = texture_picture(io.BytesIO(content), ["PNG", "JPEG", "WEBP"], self.source)
         return self._images[index]
 
     # --- accessors and buffers (3.6) ---

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from vitlens.modalities.pixel_maps import texture_picture
 from vitlens.modalities.point_pieces import Piece
 from vitlens.sources import Source
 
 # How many words follow an option of a texture line; all others take one.
 _MAP_OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2}
+_PICTURES = ["PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP"]
 
 
 def read_obj(path: Path, source: Source) -> list[Piece]:
@@ -48,7 +50,7 @@ def read_obj(path: Path, source: Source) -> list[Piece]:
     if not faces:
         return [Piece(xyz, np.empty((0, 3), np.int64), vertex_rgb=rgb)]
     uv = np.array([[*row, "0"][:2] for row in coordinates], np.float64).reshape(-1, 2)
-    materials = _materials(path.parent, libraries)
+    materials = _materials(path.parent, libraries, source)
     return [_piece(xyz, rgb, uv, polygons, materials.get(name), source) for name, polygons in faces.items()]
 
 
@@ -108,7 +110,7 @@ def _piece(
 # --- materials ---
 
 
-def _materials(folder: Path, libraries: list[str]) -> dict[str, tuple[Any, np.ndarray | None]]:
+def _materials(folder: Path, libraries: list[str], source: Source) -> dict[str, tuple[Any, np.ndarray | None]]:
     """Name -> (picture, colour [3] in 0..1) of the material files beside this one; what is not there gives no colour."""
     found: dict[str, tuple[Any, np.ndarray | None]] = {}
     for library in libraries:
@@ -122,17 +124,15 @@ def _materials(folder: Path, libraries: list[str]) -> dict[str, tuple[Any, np.nd
             elif key == "Kd" and len(words) >= 3:
                 found[name] = image, np.array(words[:3], np.float64)
             elif key == "map_Kd":
-                found[name] = _picture(folder, words), tint
+                found[name] = _picture(folder, words, source), tint
     return found
 
 
-def _picture(folder: Path, words: list[str]) -> Any:
-    import PIL.Image
-
+def _picture(folder: Path, words: list[str], source: Source) -> Any:
     while len(words) > 1 and words[0].startswith("-"):
         words = words[1 + _MAP_OPTIONS.get(words[0], 1) :]
     content = _beside(folder, " ".join(words))
-    return None if content is None else PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP"])
+    return None if content is None else texture_picture(io.BytesIO(content), _PICTURES, source)
 
 
 def _beside(folder: Path, name: str) -> bytes | None:

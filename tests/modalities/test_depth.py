@@ -266,7 +266,10 @@ def test_wild_inputs_are_read_or_refused(source, kind, options):
         return
     assert sample.data.dtype == np.float32
     assert sample.data.ndim == 2
-    assert depth.transform(sample).isfinite().all()
+    try:
+        assert depth.transform(sample).isfinite().all()
+    except InputError as error:  # different depths that the model cannot tell apart
+        assert "outside what the model tells apart" in error.found
 
 
 def test_evaluation_is_fixed_and_training_follows_torchs_seed():

@@ -144,3 +144,14 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.tiff").write_bytes(head + entries + bytes(8) + b"x\x9c\x03\x00")
     with pytest.raises(InputError, match="GiB of memory"):
         depth.read(tmp_path / "bomb.tiff")
+
+
+def test_depth_that_is_normalised_by_the_focal_length_becomes_metres(tmp_path: Path) -> None:
+    """Depth Anything 3's metric model: metres = output * focal length / 300, the recipe of docs/sensors.md."""
+    output, focal = np.linspace(0.5, 4, 48 * 64, dtype=np.float32).reshape(48, 64), 600
+    np.save(tmp_path / "da3.npy", output)
+    sample = depth.read(tmp_path / "da3.npy", scale=focal / 300, focal_length=focal)
+    assert np.allclose(sample.data, 2 * output)
+    assert sample.info["focal_length"] == 600
+    metres = depth.transform(depth.read(2 * output, focal_length=focal))
+    assert np.allclose(depth.transform(sample), metres, atol=1e-5)

@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import tifffile
 
 from vitlens.errors import InputError
 from vitlens.modalities.image import Image, landscape
+from vitlens.modalities.point_cloud import PointCloud
 
 image = Image()
 RAMP = np.tile(np.arange(64), (48, 1))  # dark on the left
@@ -263,6 +265,35 @@ def test_the_memory_of_a_picture_is_bounded_by_its_header(tmp_path: Path, monkey
     PIL.Image.fromarray(landscape(0, 480, 640)).save(path)
     with pytest.raises(InputError, match=r"a picture of 640 x 480 pixels, which takes .* GiB of memory"):
         image.read(path)
+
+
+def claimed_png(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and holds next to nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(3000))) + chunk(b"IEND", b"")
+
+
+def test_a_picture_of_too_many_pixels_says_so_and_a_large_one_warns_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=r"a picture of 1,600,000,000 pixels\. Accepted: .*at most 179 million pixels"):
+            image.read(claimed_png(40_000, 40_000), format="png")
+        monkeypatch.setenv("VITLENS_READ_GIB", "0.5")
+        with pytest.raises(InputError, match=r"a picture of 13000 x 13000 pixels, which takes 1\.6 GiB of memory"):
+            image.read(claimed_png(13_000, 13_000), format="png")
+        (mesh := tmp_path / "a.obj").write_text(
+            "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n"
+        )
+        mesh.with_name("a.mtl").write_text("newmtl m\nmap_Kd a.png\n")
+        mesh.with_name("a.png").write_bytes(claimed_png(13_000, 13_000))
+        with pytest.raises(InputError, match=r"a texture of 13000 x 13000 pixels, which takes 1\.3 GiB of memory"):
+            PointCloud().read(mesh)
 
 
 def test_damaged_pictures_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
