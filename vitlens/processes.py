@@ -22,6 +22,11 @@ def local_world() -> tuple[int, int]:
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def launched() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun, or whoever started this process, says; they need not have met."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def from_all(entries: list[T]) -> list[T]:
     """The lists of all processes, one after the other in rank order."""
     count = world()[1]

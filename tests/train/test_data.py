@@ -16,11 +16,11 @@ import torch
 from tests.train.tiny import SIZE, world
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import get_modality
+from vitlens.store.shards import expand_shards
 from vitlens.train.anchors import CaptionList
 from vitlens.train.examples import BadItems, Example, Order, StepSampler, collate
 from vitlens.train.items import TrainItems, tries_for
 from vitlens.train.records import Captions, Reader, open_records
-from vitlens.train.shards import expand_shards
 
 DEPTH = get_modality("depth", size=SIZE)
 

@@ -1,7 +1,8 @@
-"""`vitlens embed`: files, texts or the rows of a manifest become one file of embeddings."""
+"""`vitlens embed`: files, texts, shards or the rows of a manifest become one file of embeddings, or a folder of parts."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +23,14 @@ from vitlens.cli.options import (
     open_model,
 )
 from vitlens.display.table import Table
+from vitlens.errors import OptionError
+from vitlens.store.places import is_uri
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
     from vitlens.store.items import Inputs
-    from vitlens.store.job import Result
+    from vitlens.store.job import Result, Settings
+    from vitlens.store.listing import Listing
 
 app = new_app()
 SHOWN = 5
@@ -43,26 +47,39 @@ def embed(
     ] = None,
     text: TextOption = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet with a column per modality; see vitlens embed --help.")
+        str | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet with a column per modality; see vitlens embed --help.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .npz, .parquet or .safetensors file.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", help="An .npz, .parquet or .safetensors file; DIR/ or s3://bucket/dir/: a folder of parts."
+        ),
+    ] = None,
     read_option: ReadOption = None,
     batch_size: BatchOption = 32,
     num_workers: WorkersOption = 0,
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     save_every: Annotated[int, typer.Option(min=1, help="Keep what is done after so many items (and every minute).")] = 1000,
+    part_items: Annotated[int, typer.Option(min=1, help="Of a folder of parts: items of a part.")] = 4096,
+    engine: Annotated[str, typer.Option(help="Of a folder of parts: local (also under torchrun), or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="The Ray cluster; by default one on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Actors of Ray; by default one for each GPU, else one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed files, texts or a manifest into one file. Stop it at any moment: the same command goes on from there.
+    """Embed files, texts, shards or a manifest. Stop it at any moment: the same command goes on from there.
 
     Results are kept in OUTPUT.partial/ until all is done. Inputs that cannot be read are listed in OUTPUT.errors.csv, the rest
     goes on, and the exit code is 1.
 
     A manifest has a column per modality with paths relative to it (or texts) and may have columns such as depth.scale or
-    audio.rate with read options for that row's item; empty cells are left out.
+    audio.rate with read options for that row's item; empty cells are left out. In a .parquet a column may hold the files' bytes.
+
+    For large jobs the output is a folder (DIR/, or an address such as s3://bucket/dir/): a data set of Parquet parts, each
+    written once and whole, errors/ with what could not be read, and _SUCCESS at the end. Inputs may be WebDataset shards and
+    addresses too. Any number of processes (torchrun, --engine ray) may make it, and any of them may be killed.
 
     **Examples**
 
@@ -71,22 +88,51 @@ def embed(
     vitlens embed kitchen.png --as depth -r depth.scale=0.001 -o depth.parquet
 
     vitlens embed --manifest items.csv -o items.parquet -b 64 -j 4 --dtype bf16
+
+    vitlens embed 's3://bucket/shards/{0000..0999}.tar' --as image -o s3://bucket/embeddings/ --engine ray --workers 8
+
+    torchrun --nproc-per-node 8 -m vitlens embed photos/ --as image -o embeddings/
     """
+    from vitlens.read_options import parse_read_options
+    from vitlens.store.job import Settings
+    from vitlens.store.listing import Listing
+
+    listing = Listing(inputs or (), text or (), manifest, modality or ())
+    options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
+    settings = Settings(dtype, options, batch_size, num_workers, save_every, overwrite=overwrite)
+    if output is not None and is_folder(output):
+        from vitlens.cli.bulk import Ask, embed_in_bulk
+
+        ask = Ask(model, output, part_items, engine, ray_address, workers, device, dry_run, as_json)
+        embed_in_bulk(listing, settings, ask)
+        return
+    if engine != "local" or ray_address or workers:
+        raise OptionError("--engine, --ray-address and --workers are for a folder of parts: -o DIR/")
+    _embed_in_one_file(listing, settings, model, output, device, dry_run=dry_run, as_json=as_json)
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder of parts: it ends in a slash, is one already, is an address, or has no type."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output) or is_uri(output) or not Path(output).suffix
+
+
+def _embed_in_one_file(
+    listing: Listing, settings: Settings, model: str, output: str | None, device: str | None, *, dry_run: bool, as_json: bool
+) -> None:
     from vitlens.cli.console import remark, say_json
     from vitlens.cli.inputs import gather
     from vitlens.display.progress import ProgressBar
-    from vitlens.errors import OptionError
-    from vitlens.read_options import parse_read_options
-    from vitlens.store.job import Job, Settings
+    from vitlens.store.blobs import Blob
+    from vitlens.store.job import Job
 
-    found = gather(inputs or (), texts=text or (), manifest=manifest, modalities=modality or ())
-    options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
-    settings = Settings(dtype, options, batch_size, num_workers, save_every, overwrite=overwrite)
+    found = gather(listing.inputs, texts=listing.texts, manifest=listing.manifest, modalities=listing.modalities)
     for note in found.notes:
         remark(note)
     if output is None and not dry_run:
-        raise OptionError("say where to write the embeddings with -o FILE.npz, .parquet or .safetensors")
-    job = Job(found, output or Path("-"), model, settings)
+        raise OptionError("say where to write the embeddings with -o FILE.npz, .parquet or .safetensors, or with -o DIR/")
+    if not dry_run and any(isinstance(item.source, Blob) for item in found.items):
+        raise OptionError("shards, bytes in tables and addresses are embedded into a folder of parts: -o DIR/")
+    job = Job(found, Path(output or "-"), model, settings)
     if output is not None:
         job.check()
     if dry_run:

@@ -40,11 +40,15 @@ def model_hash(module: nn.Module) -> str:
 
 
 class Contents:
-    """Digests of items, kept in `contents.sqlite` by path, size and times of change: an unchanged file is not read twice."""
+    """Digests of items, kept in `contents.sqlite` by path, size and times of change: an unchanged file is not read twice.
 
-    def __init__(self, folder: Path) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self._path = Path(folder) / "contents.sqlite"
+    Without a folder they are forgotten at the end.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        self._path = Path(folder) / "contents.sqlite" if folder is not None else Path(":memory:")
         self._new: dict[bytes, bytes] = {}
         with self._saying_where():
             self._database = sqlite3.connect(self._path, timeout=60)

@@ -11,6 +11,7 @@ UTF-8 keeps its bytes; parquet, whose texts must be UTF-8, has a column `item_by
 from __future__ import annotations
 
 import heapq
+import io
 import json
 import math
 import os
@@ -28,9 +29,14 @@ from vitlens.disk import atomic, output_file
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import check_file, decoding, suffix_of
 from vitlens.space import Embeddings, EmbeddingSpace
+from vitlens.store.places import Folder, is_uri
 
 FORMATS = ("npz", "parquet", "safetensors")
-ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors"
+ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors, or a folder of its parts"
+SUCCESS = "_SUCCESS"
+"""What a folder of parts holds once all are there: how many embeddings, of what."""
+JOB_CARD = "_vitlens.json"
+"""What a folder of parts holds that a bulk job of `vitlens embed` writes: which job that is."""
 HEADER_LIMIT = 100_000_000
 """Bytes of a safetensors header, by its definition; the names of the items stand there."""
 _ROWS = 4096
@@ -46,6 +52,8 @@ class Column:
     items: list[str]
     rows: list[int]
     pieces: Callable[[], Iterator[np.ndarray]]
+    digests: Sequence[bytes] = ()
+    """Of what the items hold; parquet files have a column for them where there are some."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Content:
     columns: Mapping[str, Column] = field(default_factory=dict)
     half: bool = False
     """Whether vectors are written as float16, which safetensors files may hold; they are read as float32 all the same."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """More for the metadata of a parquet file."""
 
 
 class StoredEmbeddings(Embeddings):
@@ -91,7 +101,7 @@ def check_output(path: Path, names: Sequence[str], *, inputs: Iterable[Path] = (
 
 def write_embeddings(path: Path, content: Content) -> None:
     """Write `content` to `path`, in the format its extension says; the file appears whole or not at all."""
-    writer = {"npz": _write_npz, "parquet": _write_parquet, "safetensors": _write_safetensors}[suffix_of(path)]
+    writer = {"npz": _write_npz, "parquet": write_parquet, "safetensors": _write_safetensors}[suffix_of(path)]
     with atomic(path) as part, part.open("wb") as stream:
         writer(stream, content)
 
@@ -123,22 +133,34 @@ def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def _write_parquet(stream: IO[bytes], content: Content) -> None:
+def write_parquet(stream: IO[bytes], content: Content) -> None:
+    """A row per item, in input order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     fields = [("row", pa.int64()), ("item", pa.string()), ("modality", pa.string()), ("embedding", pa.list_(pa.float32()))]
+    digested = any(column.digests for column in content.columns.values())
+    fields += [("digest", pa.binary())] if digested else []
     odd = any(_is_odd(item) for column in content.columns.values() for item in column.items)
     fields += [("item_bytes", pa.binary())] if odd else []
     metadata = {"vitlens.space": content.space.name, "vitlens.dim": str(content.space.dim), "vitlens.model": content.model}
-    schema = pa.schema(fields, metadata=metadata)
+    schema = pa.schema(fields, metadata={**metadata, **content.about})
     with pq.ParquetWriter(stream, schema) as writer:
-        for rows, items, modalities, vectors in _in_input_order(content.columns):
+        for rows, items, modalities, vectors, digests in _in_input_order(content.columns):
             offsets = np.arange(len(rows) + 1, dtype=np.int32) * content.space.dim
             lists = pa.ListArray.from_arrays(offsets, np.concatenate(vectors, dtype=np.float32))
-            shown = [item.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for item in items]
-            exact = [item.encode("utf-8", "surrogateescape") if _is_odd(item) else None for item in items]
-            writer.write_table(pa.table([rows, shown, modalities, lists, *([exact] if odd else [])], schema=schema))
+            more = [digests] * digested + [[exact_name(item) for item in items]] * odd
+            writer.write_table(pa.table([rows, [*map(shown_name, items)], modalities, lists, *more], schema=schema))
+
+
+def shown_name(item: str) -> str:
+    """A name as a text of sound Unicode."""
+    return item.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def exact_name(item: str) -> bytes | None:
+    """The bytes of a name that `shown_name` does not say exactly."""
+    return item.encode("utf-8", "surrogateescape") if _is_odd(item) else None
 
 
 def _is_odd(name: str) -> bool:
@@ -146,19 +168,20 @@ def _is_odd(name: str) -> bool:
     return not name.isascii() and bool(re.search(_SURROGATES, name))
 
 
-def _in_input_order(columns: Mapping[str, Column]) -> Iterator[tuple[list[int], list[str], list[str], list[Any]]]:
-    """The rows of all modalities merged by their position among the inputs, some at a time."""
+def _in_input_order(columns: Mapping[str, Column]) -> Iterator[tuple[list[Any], ...]]:
+    """Rows, items, modalities, vectors, digests of all modalities merged by their position among the inputs, some at a time."""
 
-    def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray]]:
+    def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray, bytes | None]]:
         vectors = (vector for piece in column.pieces() for vector in piece)
-        for row, item, vector in zip(column.rows, column.items, vectors, strict=True):
-            yield row, place, item, modality, vector
+        digests = column.digests or [None] * len(column.rows)
+        for row, item, vector, digest in zip(column.rows, column.items, vectors, digests, strict=True):
+            yield row, place, item, modality, vector, digest
 
     streams = [entries(place, modality, column) for place, (modality, column) in enumerate(columns.items())]
     merged = heapq.merge(*streams, key=lambda entry: entry[:2])
     while batch := list(islice(merged, _ROWS)):
-        rows, _, items, modalities, vectors = (list(values) for values in zip(*batch, strict=True))
-        yield rows, items, modalities, vectors
+        rows, _, *others = (list(values) for values in zip(*batch, strict=True))
+        yield rows, *others
 
 
 def _write_safetensors(stream: IO[bytes], content: Content) -> None:
@@ -186,7 +209,9 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
 
 
 def holds_embeddings(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one that `vitlens embed` wrote (an .npz may also be a sensor's)."""
+    """Whether a file, or a folder of parts, is one that `vitlens embed` wrote (an .npz may also be a sensor's)."""
+    if is_uri(path) or os.path.isdir(path):
+        return Folder(path).read(JOB_CARD) is not None
     if suffix_of(path) not in FORMATS or not os.path.isfile(path):
         return False
     try:
@@ -212,17 +237,52 @@ def _is_ours(path: Path) -> bool:
 
 
 def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
-    """Read a file that `vitlens embed` wrote: embeddings [n, E] per modality, with names, rows, space and model.
+    """Read what `vitlens embed` wrote, a file or a folder of parts: embeddings [n, E] per modality, with names, rows and model.
 
     Raises:
-        InputError: no such file, or not one of ours.
+        InputError: no such file, or not one of ours; a folder whose parts are not all there.
     """
+    import torch
+
+    parts = list(stored_parts(path))
+    whole = parts[0]
+    for modality in dict.fromkeys(modality for part in parts[1:] for modality in part):
+        those = [part for part in parts if modality in part]
+        names = [name for part in those for name in part.names[modality]]
+        rows = [row for part in those for row in part.rows[modality]]
+        whole.add(modality, torch.cat([part[modality] for part in those]).numpy(), names, rows)
+    return whole
+
+
+def stored_parts(path: str | os.PathLike[str]) -> Iterator[StoredEmbeddings]:
+    """The embeddings of a file, or of a folder of parts one part after the other, of which no more is in memory.
+
+    Raises:
+        InputError: as `load_embeddings`.
+    """
+    if is_uri(path) or os.path.isdir(path):
+        yield from _folder_parts(Folder(path))
+        return
     check_file(path, accepted=ACCEPTED, extensions=FORMATS, max_bytes=1 << 46)
     reader = {"npz": _read_npz, "parquet": _read_parquet, "safetensors": _read_safetensors}[suffix_of(path)]
     with decoding(path, ACCEPTED):
         if not _is_ours(Path(path)):
             raise InputError(os.fspath(path), "no embeddings of ours in it (its space is not named)", ACCEPTED)
-        return reader(Path(path))
+        yield reader(Path(path))
+
+
+def _folder_parts(folder: Folder) -> Iterator[StoredEmbeddings]:
+    if folder.read(JOB_CARD) is None:
+        raise InputError(folder.name, "a folder without embeddings of ours", ACCEPTED)
+    if folder.read(SUCCESS) is None:
+        advice = "a folder with all its parts: the command that began it makes those that are missing"
+        raise InputError(folder.name, f"a folder whose parts are not all there (no {SUCCESS})", advice)
+    names = [name for name in folder.sizes() if re.fullmatch(r"part-\d+\.parquet", name)]
+    if not names:
+        raise InputError(folder.name, "a folder without embeddings: nothing could be embedded", ACCEPTED)
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        with decoding(f"{folder}/{name}", ACCEPTED):
+            yield _read_parquet(io.BytesIO(folder.read(name) or b""))
 
 
 def _read_npz(path: Path) -> StoredEmbeddings:
@@ -234,11 +294,11 @@ def _read_npz(path: Path) -> StoredEmbeddings:
     return stored
 
 
-def _read_parquet(path: Path) -> StoredEmbeddings:
+def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with path.open("rb") as stream:
+    with source.open("rb") if isinstance(source, Path) else source as stream:
         table = pq.read_table(stream)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     dim = int(metadata["vitlens.dim"])

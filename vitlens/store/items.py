@@ -11,6 +11,7 @@ from typing import Any
 
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import name_of
+from vitlens.store.blobs import Blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Item:
 
     @property
     def value(self) -> Any:
-        """The item as `Modality.load` takes it."""
-        return {"source": self.source, **self.options} if self.options else self.source
+        """The item as `Modality.load` takes it; what is no local file is opened."""
+        source = self.source.open() if isinstance(self.source, Blob) else self.source
+        return {"source": source, **self.options} if self.options else source
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,8 @@ class WorkFolder:
         self._write({**known, "embeddings": {**before, **now}})
 
     def _check(self, known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        for key, value in identity.items():
-            if key in known and known[key] != value:
-                raise self._of_another(f"{key}: {_shown(known[key])} then, {_shown(value)} now")
+        if other := difference(known, identity):
+            raise self._of_another(other)
 
     def _of_another(self, why: str) -> OptionError:
         return OptionError(
@@ -94,6 +93,12 @@ class WorkFolder:
             self._lock = None
             if remove or not self._parts():
                 shutil.rmtree(self.path)
+
+
+def difference(known: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """What of a job is not as it was, in words; "" where nothing is."""
+    changed = (key for key, value in identity.items() if key in known and known[key] != value)
+    return next((f"{key}: {_shown(known[key])} then, {_shown(identity[key])} now" for key in changed), "")
 
 
 def _shown(value: Any) -> str:

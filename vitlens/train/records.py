@@ -19,7 +19,7 @@ from vitlens.modality import Modality, Sample
 from vitlens.read_options import typed_read_option
 from vitlens.sources import is_path, name_of, suffix_of
 from vitlens.store.manifest import MANIFEST_TYPES, read_manifest
-from vitlens.train.shards import SHARDS, Member, ShardRows
+from vitlens.store.shards import SHARDS, Member, ShardRows
 from vitlens.zeroshot import fill_templates
 
 DATA = f"a manifest (.{' .'.join(MANIFEST_TYPES)}) or {SHARDS}"

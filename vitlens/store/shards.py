@@ -7,7 +7,6 @@ epoch, cost nothing. https://github.com/webdataset/webdataset describes the form
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import json
 import os
@@ -16,59 +15,80 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
 from vitlens.errors import InputError
 from vitlens.sources import check_file, decoding
-from vitlens.store.digests import stat_key
+from vitlens.store.blobs import Blob, version_of
+from vitlens.store.places import is_uri, located, opened, reaching
 
 SHARDS = "WebDataset shards: .tar files, braces {0000..0099} and * allowed"
 
 
-@dataclass(frozen=True)
-class Member:
+@dataclass(frozen=True, slots=True)
+class Member(Blob):
     """One file inside a shard."""
 
-    shard: Path
+    shard: str | Path
     name: str
     offset: int
     size: int
+    version: str = ""
+    """What changes when the shard does, where it was looked at once for all members."""
+
+    @property
+    def file_name(self) -> str:
+        return f"{_name(self.shard)}/{self.name}"
+
+    def stat_key(self) -> str:
+        return f"{self.version or version_of(self.shard)}\0{self.offset}\0{self.size}"
 
     def content(self) -> bytes:
-        """The member's bytes."""
-        with self.shard.open("rb") as stream:
+        if is_uri(self.shard):
+            system, inside = located(str(self.shard))
+            with reaching(str(self.shard)):
+                return cast(bytes, system.cat_file(inside, start=self.offset, end=self.offset + self.size))
+        with opened(self.shard) as stream:
             stream.seek(self.offset)
             return stream.read(self.size)
 
-    def stat_key(self) -> str:
-        """What changes when the shard does."""
-        return f"{stat_key(self.shard)}\0{self.offset}\0{self.size}"
 
-    def open(self) -> io.BytesIO:
-        """The member as a binary file object that knows its name."""
-        stream = NamedBytes(self.content())
-        stream.name = f"{self.shard.name}/{self.name}"
-        return stream
+def _name(shard: str | Path) -> str:
+    return shard.name if isinstance(shard, Path) else shard.rpartition("/")[2]
 
 
-class NamedBytes(io.BytesIO):
-    """Bytes with a file name, from which readers take the type."""
-
-    name: str = ""
-
-
-def expand_shards(pattern: str) -> list[Path]:
-    """The files of a pattern, sorted where it has stars, in counting order where it has braces.
+def expand_shards(pattern: str) -> list[str | Path]:
+    """The files of a pattern, sorted where it has stars, in counting order where it has braces; addresses stay strings.
 
     Raises:
-        InputError: none.
+        InputError: none, or a local one that is no shard.
     """
-    paths = [Path(p) for part in _expand_braces(pattern) for p in (sorted(glob.glob(part)) if glob.has_magic(part) else [part])]
+    paths = [path for part in _expand_braces(pattern) for path in (_matching(part) if glob.has_magic(part) else [part])]
     if not paths:
         raise InputError(pattern, "no shards there", SHARDS)
-    return [check_file(path, accepted=SHARDS, extensions=("tar",), max_bytes=1 << 44) for path in paths]
+    local = {"accepted": SHARDS, "extensions": ("tar",), "max_bytes": 1 << 44}
+    return [path if is_uri(path) else check_file(path, **local) for path in paths]  # type: ignore[arg-type]
+
+
+def _matching(pattern: str) -> list[str]:
+    if not is_uri(pattern):
+        return sorted(glob.glob(pattern))
+    system, inside = located(pattern)
+    return sorted(system.unstrip_protocol(path) for path in system.glob(inside))
+
+
+def shard_samples(shard: str | Path) -> Iterator[tuple[str, dict[str, Member]]]:
+    """(key, its members by what follows the key's first dot) of each sample of a local or remote shard, in its order.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with reaching(str(shard)), decoding(shard, SHARDS):
+        version = version_of(shard)
+    for key, entries in itertools.groupby(_members(shard), key=lambda entry: entry[0]):
+        yield key, {kind: Member(shard, f"{key}.{kind}", offset, size, version) for _, kind, offset, size in entries}
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
@@ -87,7 +107,9 @@ class ShardRows(Sequence[dict[str, Any]]):
     """The samples of some shards as rows: column = what follows the key's first dot, value = Member; .json members are merged."""
 
     def __init__(self, pattern: str) -> None:
-        self.shards = expand_shards(pattern)
+        self.shards = [shard for shard in expand_shards(pattern) if isinstance(shard, Path)]
+        if not self.shards:
+            raise InputError(pattern, "an address", f"{SHARDS}, on a local disk: their items are taken in any order")
         names: list[str] = []
         extensions: dict[str, int] = {}
         first: list[int] = []
@@ -138,9 +160,9 @@ class ShardRows(Sequence[dict[str, Any]]):
         return json.dumps([[shard.name, os.path.getsize(shard)] for shard in self.shards])
 
 
-def _members(shard: Path) -> Iterator[tuple[str, str, int, int]]:
+def _members(shard: str | Path) -> Iterator[tuple[str, str, int, int]]:
     """(key, extension, offset, size) of every file in a shard."""
-    with decoding(shard, SHARDS), tarfile.open(shard, "r:") as archive:
+    with decoding(shard, SHARDS), opened(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for entry in archive:
             folder, _, file = entry.name.rpartition("/")
             stem, dot, extension = file.partition(".")
