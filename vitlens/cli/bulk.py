@@ -75,6 +75,13 @@ def embed_in_bulk(listing: Listing, settings: Settings, ask: Ask) -> None:
 
 
 def _pool(job: BulkJob, ask: Ask, bar: ProgressBar) -> Pool:
+    if ask.engine == "ray":
+        from vitlens.store.bulk.ray_pool import RayPool
+
+        return RayPool(
+            job.maker(lambda needed: open_model(ask.model, needed, ask.device)), ask.ray_address, ask.workers, ask.device
+        )
+
     from vitlens.store.bulk.job import Local
 
     def load(needed: list[str]) -> ViTLens:

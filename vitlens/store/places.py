@@ -93,7 +93,10 @@ class Folder:
         self.remote = is_uri(self.name)
         if self.name.lower().startswith("file://"):
             self.name, self.remote = self.name[len("file://") :], False
-        self._system, self._inside = located(self.name) if self.remote else (None, self.name)
+        self._system: Any = None
+        self._inside = self.name
+        if self.remote:
+            self._system, self._inside = located(self.name)
 
     def __str__(self) -> str:
         return self.name

@@ -92,6 +92,11 @@ class Maker:
         receipt.write(self.folder)
         return receipt, True
 
+    def prepare(self) -> None:
+        """Load the model for the modalities that are expected."""
+        if self.expected:
+            self._for(self.expected)
+
     def _for(self, modalities: Sequence[str]) -> Engine:
         """The engine, with the towers of these modalities and of all before."""
         known = self._engine.model.modalities if self._engine else []
