@@ -29,7 +29,15 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason=
 def cluster() -> Iterator[None]:
     """Ray on this machine, once for all tests."""
     os.environ.setdefault("RAY_worker_niceness", "0")
-    ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=100 << 20, log_to_driver=False)
+    for attempt in range(3):  # a machine that is very busy may be too slow for it
+        try:
+            ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=100 << 20, log_to_driver=False)
+        except Exception:
+            ray.shutdown()
+            if attempt == 2:
+                raise
+        else:
+            break
     yield
     ray.shutdown()
 

@@ -159,7 +159,7 @@ def _column(table: str | Path, version: str, group: int, column: str) -> Any:
     import pyarrow.parquet as pq
 
     with opened(table) as stream:
-        return pq.ParquetFile(stream).read_row_group(group, columns=[column])[column]
+        return pq.ParquetFile(stream, pre_buffer=False).read_row_group(group, columns=[column], use_threads=False)[column]
 
 
 def file_type(content: bytes) -> str:

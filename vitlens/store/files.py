@@ -294,12 +294,18 @@ def _read_npz(path: Path) -> StoredEmbeddings:
     return stored
 
 
-def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
-    import pyarrow.compute as pc
+def read_table(stream: IO[bytes]) -> Any:
+    """A Parquet file as a pyarrow table. In this thread: one of pyarrow's own may let go of a Python object too late, at exit."""
     import pyarrow.parquet as pq
 
+    return pq.ParquetFile(stream, pre_buffer=False).read(use_threads=False)
+
+
+def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
+    import pyarrow.compute as pc
+
     with source.open("rb") if isinstance(source, Path) else source as stream:
-        table = pq.read_table(stream)
+        table = read_table(stream)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     dim = int(metadata["vitlens.dim"])
     stored = StoredEmbeddings(EmbeddingSpace(metadata["vitlens.space"], dim), metadata["vitlens.model"])

@@ -133,7 +133,7 @@ def _json_rows(path: str | Path, stream: IO[bytes]) -> Iterator[dict[str, Any]]:
 def _parquet_rows(path: str | Path, stream: IO[bytes], bytes_of: Collection[str]) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(stream)
+    file = pq.ParquetFile(stream, pre_buffer=False)
     leaves = {name: leaf for name in bytes_of if (leaf := _leaf_of_bytes(file.schema_arrow, name))}
     version = version_of(path) if leaves else ""
     for group in range(file.num_row_groups):
@@ -141,7 +141,8 @@ def _parquet_rows(path: str | Path, stream: IO[bytes], bytes_of: Collection[str]
         names = [f"{name}.path" if name in full else name for name in file.schema_arrow.names]
         names = [name for name in names if name.removesuffix(".path") not in full or _named(file.schema_arrow, name)]
         place = 0
-        for batch in file.iter_batches(_ROWS_WITH_BYTES if len(full) < len(leaves) else _ROWS, row_groups=[group], columns=names):
+        size = _ROWS_WITH_BYTES if len(full) < len(leaves) else _ROWS
+        for batch in file.iter_batches(size, row_groups=[group], columns=names, use_threads=False):
             for row in batch.to_pylist() if names else [{} for _ in range(len(batch))]:
                 for name in leaves:
                     cell = row.get(name)

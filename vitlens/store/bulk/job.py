@@ -10,6 +10,7 @@ loses what was in flight; the same command goes on, and whoever ends last writes
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from vitlens.processes import launched
 from vitlens.store.bulk.maker import Maker, Told
 from vitlens.store.bulk.pieces import ERRORS, PIECES, Counts, Piece, Receipt, Spool, cut, number_of
 from vitlens.store.engine import Progress
-from vitlens.store.files import JOB_CARD, SUCCESS
+from vitlens.store.files import JOB_CARD, SUCCESS, read_table
 from vitlens.store.items import Failure, Item
 from vitlens.store.job import Settings, Stopped
 from vitlens.store.places import Folder
@@ -296,15 +297,12 @@ class _Tally:
 
 def first_failures(folder: Folder, pieces: int, most: int = 5) -> list[Failure]:
     """The first inputs of a finished job that gave no embedding."""
-    import io
-
-    import pyarrow.parquet as pq
 
     def rows() -> Iterator[Failure]:
         for name in sorted(folder.sizes(ERRORS)):
             number = number_of(name)
             content = folder.read(f"{ERRORS}/{name}") if number is not None and number < pieces else None
-            for row in pq.read_table(io.BytesIO(content)).to_pylist() if content else ():
+            for row in read_table(io.BytesIO(content)).to_pylist() if content else ():
                 yield Failure(row["row"], row["item"], row["modality"], row["error"])
 
     return list(islice(rows(), most))

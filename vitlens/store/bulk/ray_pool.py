@@ -230,4 +230,6 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
     except ConnectionError as error:
         raise OptionError(f"--ray-address {address}: no Ray answers there ({' '.join(str(error).split())})") from error
+    except Exception as error:  # Ray says it with exceptions of no kind: no memory, a machine that is too busy
+        raise OptionError(f"Ray does not start ({' '.join(str(error).split())}): try again, or --engine local") from error
     return ray, True
