@@ -173,7 +173,7 @@ def _in_input_order(columns: Mapping[str, Column]) -> Iterator[tuple[list[Any], 
 
     def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray, bytes | None]]:
         vectors = (vector for piece in column.pieces() for vector in piece)
-        digests = column.digests or [None] * len(column.rows)
+        digests: Sequence[bytes | None] = column.digests or [None] * len(column.rows)
         for row, item, vector, digest in zip(column.rows, column.items, vectors, digests, strict=True):
             yield row, place, item, modality, vector, digest
 
