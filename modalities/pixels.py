@@ -58,13 +58,18 @@ class Crop:
         return x.flip(-1) if self.flip else x
 
 
-def crop_to_square(pixels: np.ndarray, size: int, interpolation: str, crop: Crop | None = None) -> np.ndarray:
-    """Resize uint8 `[h, w, 3]` with Pillow to a short side of `size` and cut the centre out; or resize `crop` to the square."""
+def crop_to_square(
+    pixels: np.ndarray, size: int, interpolation: str, crop: Crop | None = None, *, squash: bool = False
+) -> np.ndarray:
+    """Resize uint8 `[h, w, 3]` with Pillow to a short side of `size` and cut the centre out; or resize `crop` to the square,
+    or with `squash` the whole."""
     image, resample = PIL.Image.fromarray(pixels), PIL.Image.Resampling[interpolation.upper()]
     if crop is not None:
         box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
         square = image.crop(box).resize((size, size), resample)
         return np.array(PIL.ImageOps.mirror(square) if crop.flip else square)
+    if squash:
+        return np.array(image.resize((size, size), resample))
     scaled = image.resize(_short_side(image.width, image.height, size), resample)
     left, top = (round((side - size) / 2.0) for side in scaled.size)
     return np.array(scaled.crop((left, top, left + size, top + size)))
@@ -137,22 +142,29 @@ class PillowModality(RGBModality):
     """RGB sensors resized as 8-bit pictures by Pillow (with antialiasing), as CLIP's own preprocessing does."""
 
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    """"shortest": the short side to `size`, then the centre; "squash": all of the picture, whatever its shape, to the square."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.one_of(f"{self.name}: resize_mode", self.resize_mode, ("shortest", "squash"))
         checks.one_of(f"{self.name}: interpolation", self.interpolation, ("nearest", "bilinear", "bicubic", "lanczos"))
 
     def to_tensor(self, pixels: np.ndarray, crop: Crop | None = None) -> Tensor:
         """Pixels uint8 `[h, w, 3]` -> normalised float32 `[3, size, size]`."""
         import torch
 
-        square = crop_to_square(pixels, self.size, self.interpolation, crop)
+        square = crop_to_square(pixels, self.size, self.interpolation, crop, squash=self.resize_mode == "squash")
         return self.normalise(torch.from_numpy(square).permute(2, 0, 1).float() / 255)
 
     def steps(self) -> list[str]:
-        return [
-            f"resize the short side to {self.size} pixels ({self.interpolation}, antialiased)",
+        how = f"({self.interpolation}, antialiased)"
+        shortest = [
+            f"resize the short side to {self.size} pixels {how}",
             f"cut out the central {self.size} x {self.size} pixels",
+        ]
+        return [
+            *(shortest if self.resize_mode == "shortest" else [f"squash to {self.size} x {self.size} pixels {how}"]),
             f"scale to 0..1, subtract the mean {in_words(self.mean)}, divide by the standard deviation {in_words(self.std)}",
         ]
 

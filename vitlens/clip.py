@@ -99,6 +99,26 @@ def _added(name: str) -> dict[str, Any] | None:
     return known.get_model_config(name) if known else None
 
 
+def not_plain(config: Config) -> str | None:
+    """Why the towers of a whole open_clip configuration are not both the plain ones of this file, under CLIP's own names of
+    weights; None where they are."""
+    vision, text = config.get("vision_cfg") or {}, config.get("text_cfg") or {}
+    if "multimodal_cfg" in config:
+        return "it is a CoCa, with attentional pooling and a text tower that also looks at pictures"
+    if vision.get("timm_model_name"):
+        return f"its image tower is timm's {vision['timm_model_name']}, no plain CLIP ViT"
+    if not isinstance(vision.get("layers", 12), int):
+        return "its image tower is a ResNet, no ViT"
+    if text.get("hf_model_name"):
+        return f"its text tower is {text['hf_model_name']} of transformers, no plain CLIP"
+    if config.get("custom_text"):
+        return "its text tower keeps its weights under names of its own (custom_text)"
+    with torch.device("meta"):
+        image_fits, text_fits = clip_vit(config) is not None, clip_text(config) is not None
+    odd = [name for name, fits in (("image", image_fits), ("text", text_fits)) if not fits]
+    return f"its {' and '.join(odd)} tower{'s have' if odd[1:] else ' has'} what plain CLIP does not" if odd else None
+
+
 def clip_vit(config: Config) -> FrozenViT | None:
     """The image tower with new weights; None where it is none of the plain ones."""
     numbers = _plain(config, "vision_cfg", VISION)

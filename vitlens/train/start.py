@@ -10,21 +10,16 @@ import torch
 from torch import nn
 
 from vitlens import zoo
-from vitlens.cards import ModelCard, Weights
-from vitlens.clip import clip_config
 from vitlens.embed import ModEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens_config import lens_config_from_dict
 from vitlens.model import ViTLens, load
-from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_vit
+from vitlens.train.open_clip_tags import IMAGE, PREFIX, open_clip_card
 from vitlens.train.recipe import Recipe
 from vitlens.vit import FrozenViT, Trainable, ViT, ViTSpec
-
-IMAGE = "image"
-"""The modality whose encoder holds the pretrained ViT."""
 
 
 def load_anchors(recipe: Recipe) -> ViTLens:
@@ -36,8 +31,8 @@ def load_anchors(recipe: Recipe) -> ViTLens:
         ModalityError: an anchor that the model does not have.
     """
     name = anchor_name(recipe)
-    if name.startswith("open_clip/"):
-        return ViTLens.from_state(zoo.read_card(_open_clip_card(name), weights=recipe.anchors.weights))
+    if name.startswith(PREFIX):
+        return ViTLens.from_state(zoo.read_card(open_clip_card(name), weights=recipe.anchors.weights))
     known = anchor_spec(recipe).modalities
     optional = [IMAGE, "text", *([recipe.model.modality] if recipe.model.start in ("anchors", name) else [])]
     wanted = dict.fromkeys([*recipe.anchors.modalities, *(m for m in optional if m in known)])
@@ -47,8 +42,8 @@ def load_anchors(recipe: Recipe) -> ViTLens:
 def anchor_spec(recipe: Recipe) -> ModelSpec:
     """What `load_anchors` would build, without weights."""
     name = anchor_name(recipe)
-    if name.startswith("open_clip/"):
-        return _open_clip_card(name).spec
+    if name.startswith(PREFIX):
+        return open_clip_card(name).spec
     return zoo.find_spec(name)
 
 
@@ -61,17 +56,6 @@ def anchor_name(recipe: Recipe) -> str:
             "open_clip/ARCHITECTURE/TAG"
         )
     return name
-
-
-def _open_clip_card(name: str) -> ModelCard:
-    parts = name.split("/")
-    if len(parts) != 3:
-        raise OptionError(f"anchors.model {name!r}: write it as open_clip/ARCHITECTURE/TAG, such as open_clip/ViT-B-16/openai")
-    vit = ViTSpec(parts[1])
-    width = clip_config(vit)["embed_dim"]
-    spec = ModelSpec(name=name, space=EmbeddingSpace(name, width), encoders=(EncoderSpec(IMAGE, vit),), text=vit)
-    weights = Weights("open_clip", (IMAGE, "text"), parts[2], layout="open_clip")
-    return ModelCard(spec=spec, summary="", weights=(weights,), source=name)
 
 
 def encoder_spec(recipe: Recipe, anchors: ModelSpec) -> EncoderSpec:
