@@ -116,7 +116,8 @@ class BrainVision:
 
     def _entries(self) -> dict[str, str]:
         """Keys, in small letters, of the two sections that plan the file: comments and whatever else may look like anything."""
-        found, section = {}, ""
+        found: dict[str, str] = {}
+        section = ""
         for line in self.text.splitlines():
             section = line.strip().lower() if line.lstrip("\ufeff").startswith("[") else section
             key, equals, value = line.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +36,7 @@ def check_size(height: int, width: int, source: Source) -> None:
         raise source.refuse(size, f"at most {MAX_ASPECT} times as long as wide")
 
 
-def open_picture(file: Path | BinaryIO, formats: Sequence[str], source: Source) -> PIL.Image.Image:
+def open_picture(file: Path | BinaryIO, formats: list[str], source: Source) -> PIL.Image.Image:
     """A picture by Pillow, its pixels not decoded yet; Pillow's own words about large ones are ours.
 
     Raises:
@@ -54,7 +53,7 @@ def open_picture(file: Path | BinaryIO, formats: Sequence[str], source: Source) 
             raise source.refuse(found, f"at most {MAX_PIXELS / 1e6:.0f} million pixels") from error
 
 
-def texture_picture(content: BinaryIO, formats: Sequence[str], source: Source) -> PIL.Image.Image:
+def texture_picture(content: BinaryIO, formats: list[str], source: Source) -> PIL.Image.Image:
     """A picture that colours a mesh, within the memory that one input may take."""
     image = open_picture(content, formats, source)
     source.needs(8 * image.width * image.height, f"a texture of {image.width} x {image.height} pixels")

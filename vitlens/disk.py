@@ -73,6 +73,12 @@ def output_folder(what: str, path: Path) -> Path:
     return path
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all; bytes of a name that are no UTF-8 stand as JSON escapes them (`\\udce9`)."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def ignore_runs(output: Path) -> None:
     """Make runs/ for an `output` in it, and let git ignore it; one that is there stays as it is."""
     runs = Path("runs")

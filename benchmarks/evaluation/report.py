@@ -8,7 +8,7 @@ from typing import Any
 
 from vitlens.benchmarks.evaluation.confusion import most_confused
 from vitlens.benchmarks.evaluation.results import Measurement
-from vitlens.disk import atomic
+from vitlens.disk import write_text
 from vitlens.display.page import render
 from vitlens.display.table import Table
 
@@ -23,8 +23,7 @@ def write_report(output: Path, results: Sequence[Measurement]) -> list[Path]:
     ordered = sorted(results, key=lambda r: (r.dataset["name"], r.dataset["split"], r.model["name"], r.task, r.protocol))
     pages = {"report.md": markdown(ordered), "report.html": page(ordered, output)}
     for name, content in pages.items():
-        with atomic(output / name) as part:
-            part.write_text(content, encoding="utf-8")
+        write_text(output / name, content)
     return [output / name for name in pages]
 
 

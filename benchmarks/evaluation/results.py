@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlens.benchmarks.datasets import DatasetCard
-from vitlens.disk import atomic
+from vitlens.disk import atomic, write_text
 from vitlens.errors import InputError
 
 FORMAT = 1
@@ -94,9 +94,8 @@ class Measurement:
 
         folder = output / self.slug
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / "result.json") as part:
-            text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-            part.write_text(NUMBERS.sub(lambda row: " ".join(row[0].split()), text) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        write_text(folder / "result.json", NUMBERS.sub(lambda row: " ".join(row[0].split()), text) + "\n")
         columns = list(dict.fromkeys(key for row in self.per_class.values() for key in row))
         rows = [{"class": name, **_rounded(values)} for name, values in self.per_class.items()]
         write_csv(folder / "per_class.csv", ["class", *columns], rows)
@@ -124,7 +123,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.DictWriter(stream, list(columns), restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,19 @@ def test_an_item_that_does_not_decode(model: ViTLens, root: Path, settings: Sett
     assert result.skipped[0]["file"].endswith("003.png") and "Accepted" in result.skipped[0]["reason"]
     assert result.differs == ["1 items skipped"] and "1 items were skipped" in result.notes[-1]
     assert sum(row["items"] for row in result.per_class.values()) == TEST - 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are always text: run it on Linux")
+def test_an_item_in_a_folder_whose_name_is_no_utf8_is_reported(
+    model: ViTLens, root: Path, settings: Settings, tmp_path: Path
+) -> None:
+    folder = broken(root, tmp_path / os.fsdecode(b"caf\xe9"), **{"003": b"no picture"})
+    result = evaluate(model, Shapes(), folder, replace(settings, on_error="skip"))
+    written = result.write(tmp_path / "out")
+    assert read_results(tmp_path / "out")[0].skipped == result.skipped
+    assert b"caf\xe9" in (written / "skipped.csv").read_bytes()
+    pages = write_report(tmp_path / "out", [result])
+    assert all("003.png" in page.read_text(encoding="utf-8") for page in pages)
 
 
 def test_no_item_that_decodes(model: ViTLens, root: Path, settings: Settings, tmp_path: Path) -> None:

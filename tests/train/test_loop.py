@@ -122,8 +122,9 @@ def test_broken_items_are_skipped_counted_and_reported(tmp_path: Path) -> None:
     rows = world(40)
     rows[7]["depth"] = np.full((SIZE, SIZE), -1.0, np.float32)
     rows[20]["image"] = np.zeros((4, 4, 9), np.uint8)
+    rows[30]["depth"] = str(tmp_path / "caf\udce9.npy")  # a name that is no UTF-8, of a file that is not there
     result = run(tmp_path, "data.max_bad_share=0.1", rows=rows)
-    assert len(result.bad_items) == 2
+    assert len(result.bad_items) == 3
     reported = {row["name"]: row["reason"] for row in read_csv(result.folder / "bad_items.csv")}
     assert reported == result.bad_items
     assert any("row 7" in name and "negative" in why for name, why in reported.items())

@@ -240,16 +240,15 @@ def write_answer(scene: Scene, answer: Answer, label: str, folder: Path, *, page
     """
     import json
 
-    from vitlens.disk import atomic, output_folder
+    from vitlens.disk import output_folder, write_text
     from vitlens.scene.page import Asked, write_page
     from vitlens.scene.view import Studio, draw, write_heat
 
     output_folder("the answer", folder).mkdir(parents=True, exist_ok=True)
     studio = Studio(scene)
     files = [write_heat(scene, answer, folder / "heat.ply"), draw(scene, answer, folder / "heat.png", title=label, studio=studio)]
-    with atomic(folder / "answer.json") as part:
-        content = {"query": label, "scene": str(scene.folder), "places": [place.to_dict() for place in answer.places]}
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = {"query": label, "scene": str(scene.folder), "places": [place.to_dict() for place in answer.places]}
+    write_text(folder / "answer.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     files.append(folder / "answer.json")
     if page:
         files.append(write_page(scene, [Asked(label, answer)], folder / "page.html", studio=studio))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlens.checks import number, whole
-from vitlens.disk import atomic, lock_folder, output_folder
+from vitlens.disk import lock_folder, output_folder, write_text
 from vitlens.errors import InputError, OptionError
 from vitlens.scene.crops import Crops, Rows, cut, fused
 from vitlens.scene.folder import CARD, EMBEDDINGS, FORMAT, FRAMES, MESH, VOXELS, Scene, open_scene, write_arrays, write_ply
@@ -117,8 +117,7 @@ def build(
         _write(folder, recording, mesh, voxels, rows, seen, crops, (vectors, kept), model)
         clock.lap("writing")
         card = _card(recording, settings, voxels, rows, crops, model, weights, check, clock)
-        with atomic(folder / CARD) as part:
-            part.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return open_scene(folder)
 
 

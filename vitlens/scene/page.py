@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from vitlens.disk import atomic
+from vitlens.disk import write_text
 from vitlens.display.page import address, render
 from vitlens.errors import InputError
 from vitlens.scene.folder import Scene
@@ -49,8 +49,7 @@ def write_page(scene: Scene, asked: Sequence[Asked], path: Path, *, title: str =
         "queries": [_words(scene, one) for one in asked],
         "facts": _facts(scene, len(shown)),
     }
-    with atomic(path) as part:
-        part.write_text(render(Path(__file__).with_name("scene.html.j2"), **values), encoding="utf-8")
+    write_text(path, render(Path(__file__).with_name("scene.html.j2"), **values))
     return path
 
 

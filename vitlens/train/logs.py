@@ -24,11 +24,11 @@ class CsvLog:
         kept = [
             row for row in read_csv(path) if row.get("step", "").isdigit() and int(row["step"]) <= step and row.get(columns[-1])
         ]
-        with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        with atomic(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             writer = csv.DictWriter(stream, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        self._stream = path.open("a", newline="", encoding="utf-8")
+        self._stream = path.open("a", newline="", encoding="utf-8", errors="surrogateescape")
         self._writer = csv.DictWriter(self._stream, columns)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The lines of a CSV file as mappings; none when there is no file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         return [dict(row) for row in csv.DictReader(stream)]
 
 
@@ -54,7 +54,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
