@@ -65,7 +65,7 @@ class Audio(Modality):
 
     def __post_init__(self) -> None:
         for option in ("clips", "mel_bins", "frames", "stride"):
-            checks.whole(f"audio: {option}", getattr(self, option), least=1)
+            checks.whole(f"audio: {option}", getattr(self, option), least=1, most=1 << 20)
         checks.whole("audio: rate", self.rate, least=1000, most=192000)
         checks.number("audio: clip_seconds", self.clip_seconds, least=0.1, most=3600)
         checks.number("audio: mean", self.mean)

@@ -75,7 +75,7 @@ class EEG(Modality):
 
     def __post_init__(self) -> None:
         for option in ("channels", "samples", "window_size", "stride"):
-            checks.whole(f"eeg: {option}", getattr(self, option), least=1)
+            checks.whole(f"eeg: {option}", getattr(self, option), least=1, most=1 << 20)
         if self.window_size > self.samples:
             raise OptionError(f"eeg: window_size {self.window_size} is larger than samples {self.samples}")
         checks.number("eeg: rate", self.rate, least=10, most=100_000)

@@ -74,7 +74,7 @@ class PointCloud(Modality):
         checks.one_of("point_cloud: mirror", self.mirror, (*AXES, None))
         checks.one_of("point_cloud: tokenizer", self.tokenizer, ("pointbert", "pnsa"))
         for name in ("points", "groups", "group_size", "encoder_width"):
-            checks.whole(f"point_cloud: {name}", getattr(self, name), least=1)
+            checks.whole(f"point_cloud: {name}", getattr(self, name), least=1, most=1 << 20)
         for name in ("color", "upsample"):
             checks.flag(f"point_cloud: {name}", getattr(self, name))
         checks.number("point_cloud: radius", self.radius, above=0)

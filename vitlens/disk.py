@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from vitlens.errors import OptionError
+
+_FULL = re.compile(r"\(os error (\d+)\)|inline_container|PytorchStreamWriter|^System error")
+"""What safetensors, torch and libsndfile say of a disk that takes no more, each with an error of its own."""
 
 
 @contextmanager
@@ -30,6 +34,12 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
         if error.filename not in (None, str(part)):
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        if (found := _FULL.search(str(error))) is None:
+            raise
+        number = int(found[1] or errno.EIO)
+        said = os.strerror(number) if found[1] else "it cannot be written: is the disk full?"
+        raise OSError(number, said, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     if os.name == "posix":

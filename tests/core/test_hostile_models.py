@@ -111,6 +111,19 @@ def test_an_absurd_number_is_named_with_what_it_may_be(
         vitlens.load(spoiled(folder, tmp_path / "model", changed(config, path, value)), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("modality", "option"),
+    [("point_cloud", "points"), ("audio", "clips"), ("eeg", "samples"), ("image", "size"), ("tactile", "resize")],
+)
+def test_absurd_options_of_a_sensor_are_refused_before_anything_is_read(
+    modality: str, option: str, folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["encoders"][0] |= {"modality": modality, "options": {option: 10**10}}
+    with pytest.raises(OptionError, match=rf"{modality}: {option} must be a whole number from 1 to"):
+        find_spec(spoiled(folder, tmp_path / "model", config)).modality(modality)
+
+
 @pytest.mark.parametrize("library", ["timm", "huggingface"])
 def test_other_libraries_configurations_have_bounds_too(library: Any) -> None:
     for config in ({"depth": 10**7}, {"num_hidden_layers": 10**7}, {"width": math.inf}, {"a": [[[[[[[[[[1]]]]]]]]]]}):

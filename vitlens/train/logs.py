@@ -33,8 +33,11 @@ class CsvLog:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a line."""
-        self._writer.writerow({c: _short(row.get(c, "")) for c in self.columns})
-        self._stream.flush()
+        try:
+            self._writer.writerow({c: _short(row.get(c, "")) for c in self.columns})
+            self._stream.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         """Close the file."""
