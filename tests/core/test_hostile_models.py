@@ -19,7 +19,7 @@ from vitlens import EmbeddingSpace, EncoderSpec, ModelSpec, ViTLens, ViTSpec
 from vitlens.checkpoint import import_official
 from vitlens.errors import CheckpointError, ModalityError, OptionError
 from vitlens.lens_config import PerceiverConfig
-from vitlens.zoo import Pretrained
+from vitlens.zoo import Pretrained, find_spec
 
 CLIP = {
     "embed_dim": 16,
