@@ -37,6 +37,8 @@ SECONDS = 30.0
 """After so many seconds of computing, and one more per megabyte, a file counts as damaged."""
 PATIENCE = 10
 """So many times as long a worker may take by the clock: others may need the processor, or the disk may be slow."""
+STARTING = 300.0
+"""For what a worker does before its first file."""
 KEPT = 4
 """Idle workers that are kept; more run only while more threads read at once. `keep_idle` raises it."""
 
@@ -50,6 +52,8 @@ class Limits:
 
     seconds: float
     memory: int | None = None
+    prepare: Callable[[], object] | None = None
+    """Called once in every worker before it reads within these limits: imports take time that is no file's fault."""
 
 
 def isolated(
@@ -80,6 +84,7 @@ def isolated_within(
     seconds = limits.seconds + path.stat().st_size / 1e6
     worker = _take()
     try:
+        worker.be_prepared(limits.prepare)
         answer = worker.ask((function, (path.absolute(), source, *args), options, seconds, limits.memory), seconds)
     except BaseException:  # an interrupt: nobody waits for the answer any more
         worker.end()
@@ -110,6 +115,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.late = False
+        self.prepared: set[Callable[[], object]] = set()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", _START, *(entry or os.curdir for entry in sys.path)],
             stdin=subprocess.PIPE,
@@ -134,6 +140,12 @@ class _Worker:
             return None
         finally:
             done.set()
+
+    def be_prepared(self, prepare: Callable[[], object] | None) -> None:
+        """Let it call `prepare`, unless it has."""
+        if prepare is not None and prepare not in self.prepared:
+            self.ask((prepare, (), {}, STARTING, None), STARTING)
+            self.prepared.add(prepare)
 
     def _watch(self, done: threading.Event, seconds: float) -> None:
         """End the worker once it computed for `seconds`, or waited for long, and is not `done`."""

@@ -33,8 +33,10 @@ class Readers:
     """A pool of reader processes for a model's sensors; one that a file crashes is replaced, and only that file is refused."""
 
     def __init__(self, sensors: Mapping[str, Modality], count: int, limits: Limits) -> None:
+        from vitlens.serve import reading
+
         self.sensors = dict(sensors)
-        self.limits = isolation.Limits(limits.read_seconds, limits.read_bytes)
+        self.limits = isolation.Limits(limits.read_seconds, limits.read_bytes, reading.ready)
         isolation.keep_idle(count)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="vitlens-reader")
         self._count = count
@@ -47,7 +49,7 @@ class Readers:
         from vitlens.serve import reading
 
         here = Path(__file__)
-        first = (isolated_within, isolation.Limits(300), reading.ready, here, Source(here, ""))
+        first = (isolated_within, self.limits, reading.ready, here, Source(here, ""))
         await asyncio.gather(*(self._run(*first) for _ in range(self._count)))
 
     async def read(self, given: Given) -> Read:

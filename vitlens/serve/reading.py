@@ -21,9 +21,9 @@ importable_modalities()
 _built: dict[tuple[str, str], Modality] = {}
 
 
-def ready(path: Path, source: Source) -> bool:
+def ready(*_: Any) -> None:
     """Nothing but that this module is imported."""
-    return True
+    torch.set_num_threads(1)  # each reader has a core; the model has the others
 
 
 def preprocessed(
@@ -34,7 +34,6 @@ def preprocessed(
     Raises:
         InputError: whatever is wrong with the file, under its client's name.
     """
-    torch.set_num_threads(1)  # each reader has a core; the model has the others
     sensor = _sensor(modality, settings)
     with warnings.catch_warnings(record=True) as told, _named(path, source):
         warnings.simplefilter("always")
