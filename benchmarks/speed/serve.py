@@ -51,11 +51,11 @@ def example_files(folder: Path, modalities: list[str], count: int) -> dict[str, 
 
 
 @contextmanager
-def service(*options: str) -> Iterator[tuple[str, int]]:
+def service(model: str, *options: str) -> Iterator[tuple[str, int]]:
     """(Address, process id) of a service of its own, once it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vitlens", "serve", "--model", MODEL, "--device", "cpu", "--port", str(port), *options]
+    command = [sys.executable, "-m", "vitlens", "serve", "--model", model, "--device", "cpu", "--port", str(port), *options]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -128,7 +128,7 @@ def upload(path: Path, modality: str) -> Send:
     return send
 
 
-def throughput(modality: str, seconds: float, rounds: int) -> Table:
+def throughput(name: str, modality: str, seconds: float, rounds: int) -> Table:
     """Items a second, served and asked directly, in turns, by number of clients; and what both cost in computing.
 
     The direct loop reads and embeds batches as large as there are clients, in one process.
@@ -136,9 +136,9 @@ def throughput(modality: str, seconds: float, rounds: int) -> Table:
     import vitlens
 
     rows = []
-    with tempfile.TemporaryDirectory() as name, service() as (address, process):
-        [path] = example_files(Path(name), [modality], 1)[modality]
-        model = vitlens.load(MODEL, modalities=[modality], device="cpu")
+    with tempfile.TemporaryDirectory() as folder, service(name) as (address, process):
+        [path] = example_files(Path(folder), [modality], 1)[modality]
+        model = vitlens.load(name, modalities=[modality], device="cpu")
         for clients in CLIENTS:
             direct, served, latencies = [], [], []
             direct_cost, served_cost = [], []
@@ -162,13 +162,13 @@ def throughput(modality: str, seconds: float, rounds: int) -> Table:
             speeds = [f"{np.median(speed):.1f}" for speed in (direct, served)]
             rows.append([str(clients), *speeds, f"{100 * (ratio - 1):+.0f} %", *costs, f"{p50:.0f}", f"{p95:.0f}", f"{p99:.0f}"])
     columns = ("clients", "direct/s", "served/s", "difference", "direct CPU ms", "served CPU ms", "p50 ms", "p95 ms", "p99 ms")
-    return Table(columns, rows, title=f"{modality} files, {MODEL}", numbers=columns)
+    return Table(columns, rows, title=f"{modality} files, {name}", numbers=columns)
 
 
-def crowd(modality: str, count: int) -> Table:
+def crowd(name: str, modality: str, count: int) -> Table:
     """`count` requests at the same time."""
-    with tempfile.TemporaryDirectory() as name, service() as (address, _):
-        [path] = example_files(Path(name), [modality], 1)[modality]
+    with tempfile.TemporaryDirectory() as folder, service(name) as (address, _):
+        [path] = example_files(Path(folder), [modality], 1)[modality]
         content = path.read_bytes()
 
         async def ask() -> list[Any]:
@@ -182,18 +182,23 @@ def crowd(modality: str, count: int) -> Table:
         seconds = time.monotonic() - begun
     kinds = Counter(str(r.status_code) if isinstance(r, httpx.Response) else type(r).__name__ for r in replies)
     rows = [[kind, str(number)] for kind, number in sorted(kinds.items())]
-    return Table(("answer", "requests"), rows, title=f"{count} requests at once, {seconds:.0f} s", numbers=("requests",))
+    return Table(
+        ("answer", "requests"),
+        rows,
+        title=f"{count} requests at once, {modality} files, {name}: {seconds:.0f} s",
+        numbers=("requests",),
+    )
 
 
-def mixed(seconds: float, clients: int = 8) -> Table:
+def mixed(name: str, seconds: float, clients: int = 8) -> Table:
     """All sensors and texts by several clients, a damaged file in every ten requests: memory by the minute, answers by status."""
     import vitlens
 
-    modalities = [name for name in vitlens.card(MODEL).spec.modalities if name != "text"]
+    modalities = [one for one in vitlens.card(name).spec.modalities if one != "text"]
     answers: Counter[str] = Counter()
     held: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as name, service() as (address, process):
-        files = example_files(Path(name), modalities, 3)
+    with tempfile.TemporaryDirectory() as folder, service(name) as (address, process):
+        files = example_files(Path(folder), modalities, 3)
         contents = [(kind, path.name, path.read_bytes()) for kind, paths in files.items() for path in paths]
         dice = random.Random(0)
         done = threading.Event()
@@ -222,13 +227,16 @@ def mixed(seconds: float, clients: int = 8) -> Table:
         watcher.join()
     rows = [[kind, str(number)] for kind, number in sorted(answers.items())]
     rows += [[f"memory after {at:.0f} s, MB", f"{value:.0f}"] for at, value in held[:: max(len(held) // 8, 1)]]
-    return Table(("what", "number"), rows, title=f"mixed load for {seconds:.0f} s by {clients} clients", numbers=("number",))
+    return Table(
+        ("what", "number"), rows, title=f"mixed load for {seconds:.0f} s by {clients} clients, {name}", numbers=("number",)
+    )
 
 
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("throughput", "crowd", "mixed"))
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--modality", default="audio")
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement of throughput")
     parser.add_argument("--rounds", type=int, default=3)
@@ -236,9 +244,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the tables there")
     given = parser.parse_args()
     work: dict[str, Callable[[], Table]] = {
-        "throughput": lambda: throughput(given.modality, given.seconds, given.rounds),
-        "crowd": lambda: crowd(given.modality, CROWD),
-        "mixed": lambda: mixed(60 * given.minutes),
+        "throughput": lambda: throughput(given.model, given.modality, given.seconds, given.rounds),
+        "crowd": lambda: crowd(given.model, given.modality, CROWD),
+        "mixed": lambda: mixed(given.model, 60 * given.minutes),
     }
     written = {}
     for name, run in work.items():

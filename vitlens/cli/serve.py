@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, ModelOption, new_app
+from vitlens.cli.chat import LensOption, Question, answer, open_host
+from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, ModelOption, named_values, new_app
 from vitlens.errors import MissingDependencyError, OptionError
 from vitlens.sources import check_file
 
@@ -22,6 +25,11 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     index: Annotated[str | None, typer.Option(help="An index of the model's space, for /v1/search.")] = None,
     scene: Annotated[Path | None, typer.Option(help="A scene of the model's space, for /v1/scene.")] = None,
+    host_model: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="A language model for /v1/chat/completions, as vitlens chat --model takes it."),
+    ] = None,
+    lens: LensOption = None,
     alias: Annotated[list[str] | None, typer.Option(help="A further name of the model for clients; repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with the tokens that are accepted, one a line.")] = None,
     allow_host: Annotated[
@@ -82,6 +90,7 @@ def serve(
         device=device,
         dtype=dtype,
         aliases=tuple(alias or ()),
+        chat=partial(open_chat, host_model, named_values("--lens", lens)) if host_model else None,
         index=index,
         scene=scene,
         batch_size=batch_size,
@@ -96,6 +105,24 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     say(f"{model} at http://{shown}:{listener.getsockname()[1]}")
     run(Service(settings), listener, log_level=log_level)
+
+
+class Answering:
+    """A host of `vitlens chat`, as the service asks it."""
+
+    def __init__(self, host: Any) -> None:
+        self.host, self.streams = host, list(host.streams)
+
+    def answer(
+        self, question: str, files: Mapping[str, list[str]], read: Mapping[str, Mapping[str, Any]], **options: Any
+    ) -> list[str]:
+        """The host's answers, as the command gives them."""
+        return answer(self.host, question, Question(dict(files), read, options))
+
+
+def open_chat(model: str, lenses: Mapping[str, str]) -> Answering:
+    """Load a host; at the start of each process that serves."""
+    return Answering(open_host(model, lenses=lenses))
 
 
 def read_tokens(file: Path | None) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Past one process: the same application as a deployment of Ray Serve, with as many replicas as the queue asks for.
 
-A replica is a whole service, with its own model, readers and gate. Ray's proxy takes the requests; one that is lost with its replica
-gets an answer of Ray's own (500, no JSON), after which `vitlens.serve.Client` tries again.
+A replica is a whole service, with its own model, readers and gate. Ray's proxy takes the requests; one that is lost with its
+replica gets an answer of Ray's own (500, no JSON), after which `vitlens.serve.Client` tries again.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,19 +78,17 @@ class Readers:
         return given.modality, sensor.transform(sample), [told] if told else []
 
     def _read_file(self, given: Given) -> Read:
-        def read(path: Path, source: Source) -> Read:
-            import torch
+        import torch
 
-            from vitlens.serve import reading
+        from vitlens.serve import reading
 
+        with self.laid_out(given) as (path, source):
             name = given.modality or self._guess(path, source)
             sensor = self.sensors[name]
             options = given.options if given.modality else given.options.get(name, {})
             args = (name, sensor.options(), dict(options))
             array, remarks = isolated_within(self.limits, reading.preprocessed, path, source, *args)
             return name, torch.from_numpy(np.require(array, requirements="W")), remarks
-
-        return self._in_folder(given, read)
 
     def _guess(self, path: Path, source: Source) -> str:
         from vitlens.serve import reading
@@ -99,8 +98,9 @@ class Readers:
             raise InputError(source.name, f"a file of {name}", f"files of what this model has: {', '.join(self.sensors)}")
         return name
 
-    def _in_folder(self, given: Given, work: Callable[[Path, Source], Read]) -> Read:
-        """`work(path, source)` with the file in a folder of its own, which is gone afterwards."""
+    @contextmanager
+    def laid_out(self, given: Given) -> Iterator[tuple[Path, Source]]:
+        """A file in a folder of its own with those beside it, which are gone afterwards; and how errors call it."""
         assert isinstance(given.content, File)
         sensor = self.sensors.get(given.modality)
         accepted = sensor.accepts if sensor else "a file of a known sensor; say which it is"
@@ -114,6 +114,6 @@ class Readers:
             for other in given.beside:
                 (folder / kinds.safe_name(other.name)).write_bytes(other.content)
             path.write_bytes(file.content)
-            return work(path, Source(path, accepted, given.name))
+            yield path, Source(path, accepted, given.name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -154,6 +154,14 @@ class SceneReply(BaseModel):
     remarks: list[Remark] | None = None
 
 
+class ChatRequest(Inputs):
+    """POST /v1/chat/completions: one question about files, in OpenAI's messages, or as a form with a `question`."""
+
+    question: str | None = Field(None, description="Of a form; in messages the texts are the question.")
+    max_tokens: int | None = Field(None, ge=1, le=4096, description="Of the answer.")
+    stream: bool = Field(False, description="Only false.")
+
+
 class CohereRequest(BaseModel):
     """POST /v2/embed, as Cohere shapes it."""
 

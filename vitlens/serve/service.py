@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from vitlens.serve.given import Address, Given
 from vitlens.serve.metrics import Metrics
 from vitlens.serve.readers import Readers
 from vitlens.serve.refusals import Refusal, refusal_of, too_large
-from vitlens.serve.settings import Settings
+from vitlens.serve.settings import ChatHost, Settings
 
 if TYPE_CHECKING:
     from vitlens.index import Index
@@ -70,6 +71,8 @@ class Service:
         self.failure: Exception | None = None
         self.created = int(time.time())
         self.on_failure: Callable[[], None] = lambda: None
+        self.chat: ChatHost | None = None
+        self.chat_thread = ThreadPoolExecutor(1, thread_name_prefix="vitlens-chat")
         self._load = load or partial(_open_model, settings)
         self._fetcher = fetcher
         self._settled: asyncio.Event | None = None
@@ -89,6 +92,8 @@ class Service:
             self.batcher.start()
             self._reading = asyncio.Semaphore(self.settings.readers)
             self._room = asyncio.Semaphore(AHEAD * self.settings.batch_size)
+            if self.settings.chat is not None:
+                self.chat = await asyncio.to_thread(self.settings.chat)
             self.index, self.scene = await asyncio.to_thread(self._open_collections)
             self._fetcher = self._fetcher or Fetcher(self.settings.hosts, self.limits)
             await self.readers.start()
@@ -117,6 +122,7 @@ class Service:
             return
         self.state = "closing"
         await self.batcher.close()
+        self.chat_thread.shutdown(wait=True)
         await asyncio.to_thread(self.readers.close)
         if self._fetcher is not None:
             await self._fetcher.close()
@@ -211,10 +217,15 @@ class Service:
         except VitlensError as error:
             raise refusal_of(error, given.where) from error
 
+    async def fetched(self, given: Given) -> Given:
+        """The same with the file in the place of its address."""
+        if not isinstance(given.content, Address):
+            return given
+        assert self._fetcher is not None
+        return replace(given, content=await self._fetcher.fetch(given.content, given.where))
+
     async def _file(self, given: Given) -> One:
-        if isinstance(given.content, Address):
-            assert self._fetcher is not None
-            given = _with(given, await self._fetcher.fetch(given.content, given.where))
+        given = await self.fetched(given)
         async with self._reading:
             await self._room.acquire()
             try:
@@ -277,12 +288,6 @@ def _open_model(settings: Settings) -> ViTLens:
     from vitlens.model import load
 
     return load(settings.model, device=settings.device)
-
-
-def _with(given: Given, content: Any) -> Given:
-    from dataclasses import replace
-
-    return replace(given, content=content)
 
 
 async def _all(work: Sequence[Any]) -> list[Any]:

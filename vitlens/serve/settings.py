@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vitlens import checks
 from vitlens.errors import OptionError
@@ -58,6 +58,19 @@ OPTIONS = {
 """A limit -> the option of `vitlens serve` that sets it."""
 
 
+class ChatHost(Protocol):
+    """A language model that sees sensors through lenses."""
+
+    streams: Collection[str]
+    """The sensors it takes."""
+
+    def answer(
+        self, question: str, files: Mapping[str, list[str]], read: Mapping[str, Mapping[str, Any]], **options: Any
+    ) -> list[str]:
+        """Answers to a question about files (by sensor; `read` are their read options): one, or one for each of several files."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a service serves, and how."""
@@ -70,8 +83,8 @@ class Settings:
     """Further names that clients may ask for the model by."""
     index: str | Path | None = None
     scene: Path | None = None
-    chat: Callable[[], Any] | None = None
-    """Opens what answers questions about files: a function (question, {modality: [path]}, read options) -> answers."""
+    chat: Callable[[], ChatHost] | None = None
+    """Opens the model that answers questions about files."""
     batch_size: int = 32
     """Items that go through the model at once, at most."""
     readers: int = 2
