@@ -87,7 +87,7 @@ class _Arguments:
 
     def walk(self) -> Iterator[Item | Failure]:
         for entry, named in self._entries():
-            yield from self._shard(entry) if isinstance(entry, Path) or _is_shard(entry) else self._file(entry, named)
+            yield from self._file(entry, named) if named is not None else self._shard(entry)
         texts = self.listing.texts
         if self.doubtful and not self.items and not texts:
             more = f" ({self.doubts} files are of no clear modality)" if self.doubts > 1 else ""
@@ -104,18 +104,19 @@ class _Arguments:
     def _modality(self) -> str | None:
         return self.listing.modalities[0] if self.listing.modalities else None
 
-    def _entries(self) -> Iterator[tuple[str | Path | RemoteFile, bool]]:
-        """(a file, or a shard's `Path`; whether the user named this very one), each once."""
+    def _entries(self) -> Iterator[tuple[Any, bool | None]]:
+        """(file, whether the user named this very one; or shard, None), each once."""
         inputs = list(dict.fromkeys(self.listing.inputs))
         shards = {given: expand_shards(given) for given in inputs if suffix_of(given) == "tar"}
-        groups = {given: shards[given] if given in shards else files_of(given) for given in inputs}
+        groups = {given: files_of(given) for given in inputs if given not in shards}
         named = {given for given, found in groups.items() if found is None}
         seen = Seen() if len(inputs) > 1 and len(named) < len(inputs) else None
-        for given, found in groups.items():
+        for given in inputs:
+            found = shards[given] if given in shards else groups[given]
             for entry in [given] if found is None else found:
                 path = entry.uri if isinstance(entry, RemoteFile) else str(entry)
                 if seen is None or seen.add(path):
-                    yield entry, path in named
+                    yield entry, None if given in shards else path in named
 
     def _file(self, entry: str | RemoteFile, named: bool) -> Iterator[Item | Failure]:
         path, row = entry if isinstance(entry, str) else entry.uri, self.row
@@ -144,22 +145,33 @@ class _Arguments:
         else:
             self._pass_over(path)
 
-    def _shard(self, shard: str | Path | RemoteFile) -> Iterator[Item | Failure]:
-        """The samples of a shard are rows; their members of the modality, or those whose type tells one, are the items."""
-        where = shard.uri if isinstance(shard, RemoteFile) else shard
-        for key, members in shard_samples(where):
-            try:
-                chosen = self._members(members)
-                if not chosen:
-                    self._pass_over(f"{where}/{key}")
-                    continue
-                own = _options_of(members.get("json"))
-                for modality, member in chosen.items():
-                    yield Item(self.row, f"{where}/{member.name}", modality, member, _own_options(modality, own))
-                    self.items += 1
-            except (InputError, OptionError) as error:
-                yield Failure.of(self.row, f"{where}/{key}", "", error)
+    def _shard(self, shard: str | Path) -> Iterator[Item | Failure]:
+        """The samples of a shard are rows; their members of the modality, or those whose type tells one, are the items.
+
+        What comes behind a place where it cannot be read is one failure.
+        """
+        try:
+            for key, members in shard_samples(shard.absolute() if isinstance(shard, Path) else shard):
+                yield from self._sample(f"{shard}/{key}", key, members)
+        except InputError as error:
+            yield Failure.of(self.row, str(shard), "", error)
             self.row += 1
+
+    def _sample(self, name: str, key: str, members: Mapping[str, Member]) -> Iterator[Item | Failure]:
+        try:
+            chosen = self._members(members)
+            if not chosen:
+                self._pass_over(name)
+                return
+            own = {modality: _own_options(modality, _options_of(members.get("json"))) for modality in chosen}
+            where = name.removesuffix(key)
+            found = [Item(self.row, f"{where}{one.name}", modality, one, own[modality]) for modality, one in chosen.items()]
+        except (InputError, OptionError) as error:
+            yield Failure.of(self.row, name, "", error)
+        else:
+            self.items += len(found)
+            yield from found
+        self.row += 1
 
     def _members(self, members: Mapping[str, Member]) -> dict[str, Member]:
         """The member of each modality: one that bears its name (`key.depth.npy`), else the only one that is of it.
@@ -187,10 +199,6 @@ class _Arguments:
     def _pass_over(self, name: str) -> None:
         self.passed_over += 1
         self.passed += [name] * (len(self.passed) < 3)
-
-
-def _is_shard(entry: str | Path | RemoteFile) -> bool:
-    return suffix_of(entry.uri if isinstance(entry, RemoteFile) else entry) == "tar"
 
 
 def _options_of(member: Member | None) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def _parquet_rows(path: str | Path, stream: IO[bytes], bytes_of: Collection[str]
     file = pq.ParquetFile(stream, pre_buffer=False)
     leaves = {name: leaf for name in bytes_of if (leaf := _leaf_of_bytes(file.schema_arrow, name))}
     version = version_of(path) if leaves else ""
+    table = path if is_uri(path) else Path(path).absolute()
     for group in range(file.num_row_groups):
         full = [name for name, leaf in leaves.items() if _without_nulls(file.metadata.row_group(group), leaf)]
         names = [f"{name}.path" if name in full else name for name in file.schema_arrow.names]
@@ -148,7 +149,7 @@ def _parquet_rows(path: str | Path, stream: IO[bytes], bytes_of: Collection[str]
                     cell = row.get(name)
                     held, called = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
                     there = name in full or held
-                    row[name] = Cell(path, version, group, place, name, called or "") if there else called
+                    row[name] = Cell(table, version, group, place, name, called or "") if there else called
                 yield row
                 place += 1
 

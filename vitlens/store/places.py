@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, cast
 
 from vitlens.disk import atomic
-from vitlens.errors import InputError, MissingDependencyError, OptionError
+from vitlens.errors import InputError, MissingDependencyError, OptionError, VitlensError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a drive of Windows
 
@@ -54,14 +54,31 @@ def located(uri: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """What is wrong with this one address becomes an InputError; a network or a store that fails stays an OSError.
+def talking(where: str) -> Iterator[None]:
+    """Whatever a store's library raises becomes an OSError that names the address: no credentials, no such host, a timeout.
 
     Raises:
-        InputError: nothing there, or nothing that we may read.
+        OSError: that.
     """
     try:
         yield
+    except (OSError, VitlensError):
+        raise
+    except Exception as error:
+        raise OSError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """What is wrong with this one address becomes an InputError; a network or a store that fails is an OSError.
+
+    Raises:
+        InputError: nothing there, or nothing that we may read.
+        OSError: as `talking`.
+    """
+    try:
+        with talking(uri):
+            yield
     except FileNotFoundError as error:
         raise InputError(uri, "no such file", "a readable file") from error
     except PermissionError as error:
@@ -109,7 +126,8 @@ class Folder:
         """
         path = f"{self._inside}/{name}"
         if self.remote:
-            self._system.pipe_file(path, content)
+            with talking(self.name):
+                self._system.pipe_file(path, content)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic(Path(path)) as part:
@@ -119,7 +137,8 @@ class Folder:
         """A file's content; None where there is none."""
         try:
             if self.remote:
-                return cast(bytes, self._system.cat_file(f"{self._inside}/{name}"))
+                with talking(self.name):
+                    return cast(bytes, self._system.cat_file(f"{self._inside}/{name}"))
             return Path(self._inside, name).read_bytes()
         except FileNotFoundError:
             return None
@@ -129,8 +148,9 @@ class Folder:
         inside = f"{self._inside}/{name}".rstrip("/")
         try:
             if self.remote:
-                self._system.invalidate_cache()
-                found = self._system.ls(inside, detail=True)
+                with talking(self.name):
+                    self._system.invalidate_cache()
+                    found = self._system.ls(inside, detail=True)
                 return {one["name"].rpartition("/")[2]: int(one["size"] or 0) for one in found if one["type"] == "file"}
             return {one.name: one.stat().st_size for one in os.scandir(inside) if one.is_file()}
         except FileNotFoundError:
@@ -140,7 +160,9 @@ class Folder:
         """Bytes of a file; 0 where there is none."""
         try:
             if self.remote:
-                return int(self._system.info(f"{self._inside}/{name}")["size"] or 0)
+                with talking(self.name):
+                    self._system.invalidate_cache()
+                    return int(self._system.info(f"{self._inside}/{name}")["size"] or 0)
             return Path(self._inside, name).stat().st_size
         except FileNotFoundError:
             return 0
@@ -151,10 +173,8 @@ class Folder:
             if not self.remote:
                 Path(self._inside, name).unlink(missing_ok=True)
                 continue
-            try:
+            with suppress(FileNotFoundError), talking(self.name):
                 self._system.rm_file(f"{self._inside}/{name}")
-            except FileNotFoundError:
-                continue
 
     def clean(self) -> None:
         """Delete what writers that were killed left half written."""

@@ -18,7 +18,7 @@ from typing import IO, Any
 from vitlens.errors import InputError
 from vitlens.store.blobs import RemoteFile, remote_file
 from vitlens.store.files import JOB_CARD, holds_embeddings
-from vitlens.store.places import is_uri, located, reaching
+from vitlens.store.places import is_uri, located, reaching, talking
 
 RUN = 100_000
 """Names that are sorted in memory."""
@@ -98,8 +98,9 @@ def _remote(given: str) -> Iterator[str | RemoteFile] | None:
 def _remote_walk(system: Any, inside: str) -> Iterator[RemoteFile]:
     """The objects below a prefix, one folder's listing at a time."""
     here = inside.rstrip("/")
-    found = {one["name"].rstrip("/"): one for one in system.ls(here, detail=True)}
-    system.invalidate_cache()
+    with talking(inside):
+        found = {one["name"].rstrip("/"): one for one in system.ls(here, detail=True)}
+        system.invalidate_cache()
     names = {path.rpartition("/")[2] + "/" * (one["type"] == "directory"): path for path, one in found.items() if path != here}
     if JOB_CARD in names:
         return

@@ -10,6 +10,7 @@ loses what was in flight; the same command goes on, and whoever ends last writes
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import time
@@ -71,11 +72,18 @@ class Local:
                 except VitlensError:
                     raise
                 except Exception as error:  # a reader's process that was killed, a disk, a network
+                    if is_full(error):
+                        raise
                     if attempt == ATTEMPTS:
                         yield Outcome(piece, None, reason=reason_of(error))
                 else:
                     yield Outcome(piece, receipt, made)
                     break
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether nothing more can be written, whoever tries."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitlens.errors import MissingDependencyError, OptionError, VitlensError
-from vitlens.store.bulk.job import ATTEMPTS, Outcome, reason_of
+from vitlens.store.bulk.job import ATTEMPTS, Outcome, is_full, reason_of
 from vitlens.store.bulk.maker import Maker, Told
 from vitlens.store.bulk.pieces import Piece, Receipt
-from vitlens.store.items import Item
+from vitlens.store.items import Failure, Item
 from vitlens.store.job import Settings
 from vitlens.store.places import Folder
 
@@ -35,11 +35,11 @@ STARTS = 3
 class Worker:
     """What an actor runs: a `Maker` with a model of its own."""
 
-    def __init__(self, folder: str, model_name: str, settings: Settings, device: str | None, modalities: Sequence[str]) -> None:
+    def __init__(self, folder: str, model_name: str, settings: Settings, modalities: Sequence[str], **where: str | None) -> None:
         def load(needed: list[str]) -> ViTLens:
             from vitlens.model import load
 
-            return load(model_name, modalities=needed, device=device)
+            return load(where["model"] or model_name, modalities=needed, device=where["device"])
 
         self._maker = Maker(Folder(folder), model_name, settings, load, modalities)
 
@@ -51,6 +51,12 @@ class Worker:
         """The receipt of a piece and whether it was made now; or, unless `sure`, files of it that this machine does not see."""
         unseen = [] if sure else [str(one.source) for one in piece.items if _is_local(one) and not os.path.exists(one.source)]
         return unseen or self._maker(piece)
+
+
+def _absolute(entry: Item | Failure) -> Item | Failure:
+    if isinstance(entry, Item) and isinstance(entry.source, Path):
+        return replace(entry, source=entry.source.absolute())
+    return entry
 
 
 def _is_local(item: Item) -> bool:
@@ -100,7 +106,12 @@ class RayPool:
             wanted = self._wanted()
             actor = self._actor_class(wanted).remote
             maker = self.maker
-            start = partial(actor, maker.folder.name, maker.model_name, maker.settings, self.device, [*modalities])
+            folder = maker.folder.name if maker.folder.remote else os.path.abspath(maker.folder.name)
+            where = {
+                "model": os.path.abspath(maker.model_name) if os.path.isdir(maker.model_name) else None,
+                "device": self.device,
+            }
+            start = partial(actor, folder, maker.model_name, maker.settings, [*modalities], **where)
             idle: list[Any] = []
             while True:
                 self._refill(pieces, len(idle))
@@ -150,7 +161,9 @@ class RayPool:
             self._waiting.append(_Task(piece))
 
     def _give(self, actor: Any, task: _Task) -> None:
-        self._working[actor.make.remote(task.piece, task.sure)] = (actor, task)
+        """An actor may stand in another folder than we: files go to it by their whole paths."""
+        there = replace(task.piece, entries=tuple(_absolute(entry) for entry in task.piece.entries))
+        self._working[actor.make.remote(there, task.sure)] = (actor, task)
 
     def _settle(self, answer: Any, idle: list[Any]) -> Iterator[Outcome]:
         """What came of a start or of a piece."""
@@ -203,10 +216,10 @@ def _cause(error: BaseException) -> BaseException:
     """What an actor raised; what no other attempt would change is raised here.
 
     Raises:
-        VitlensError: that.
+        VitlensError, OSError: that.
     """
     cause = getattr(error, "cause", None)
-    if isinstance(cause, VitlensError):
+    if isinstance(cause, VitlensError) or (isinstance(cause, OSError) and is_full(cause)):
         raise cause
     return cause if isinstance(cause, BaseException) else error
 
@@ -223,13 +236,15 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-    except ConnectionError as error:
-        raise OptionError(f"--ray-address {address}: no Ray answers there ({' '.join(str(error).split())})") from error
-    except Exception as error:  # Ray says it with exceptions of no kind: no memory, a machine that is too busy
-        raise OptionError(f"Ray does not start ({' '.join(str(error).split())}): try again, or --engine local") from error
+    ours = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    for attempt in range(1, ATTEMPTS + 1):  # a machine that is very busy may be too slow for it at first
+        try:
+            ray.init(**(ours if address is None else {"address": address}), **quiet)
+            break
+        except ConnectionError as error:
+            raise OptionError(f"--ray-address {address}: no Ray answers there ({' '.join(str(error).split())})") from error
+        except Exception as error:  # Ray says it with exceptions of no kind
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise OptionError(f"Ray does not start ({' '.join(str(error).split())}): try again, or --engine local") from error
     return ray, True

@@ -65,14 +65,9 @@ def _fetched(blob: Blob, folder: Path, sensor: Modality, options: Mapping[str, A
     name = blob.file_name.rpartition("/")[2]
     kind = options.get("format")
     path = folder / (name if suffix_of(name) or not kind else f"{name}.{kind}")
-    try:
-        path.write_bytes(blob.content())
-        if isinstance(blob, RemoteFile) and type(sensor).companions is not Modality.companions:
-            _fetch_beside(blob, folder)
-    except (InputError, OSError):
-        raise
-    except Exception as error:  # what a store's library raises is of its own kind
-        raise OSError(f"{blob.file_name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    path.write_bytes(blob.content())
+    if isinstance(blob, RemoteFile) and type(sensor).companions is not Modality.companions:
+        _fetch_beside(blob, folder)
     return path
 
 
