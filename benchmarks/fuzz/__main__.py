@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vitlens.benchmarks.fuzz.run import fuzz
+from vitlens.benchmarks.fuzz.run import Report, fuzz
+from vitlens.disk import write_text
 from vitlens.display.progress import ProgressBar
 from vitlens.display.terminal import console
 
@@ -19,11 +20,20 @@ def main(
     first: Annotated[int, typer.Option(min=0, help="Number of the first case: with --count 1 one case again.")] = 0,
     only: Annotated[list[str] | None, typer.Option(help="A sensor, a type, or both ('eeg set'); may be repeated.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files read at once.")] = 2,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also keep the table here, as Markdown.")] = None,
     keep: Annotated[Path | None, typer.Option(help="A folder for the files that crash, hang or raise anything else.")] = None,
 ) -> None:
     """Mutate whole files by a seed and read them, each in a process of its own. Exit code 1: some crashed, hung or raised."""
     total = count if count is not None else 500 if seconds is None else None
     with ProgressBar() as bar:
+
+        def told(report: Report) -> None:
+            done = len(report.cases)
+            bar.update("damaged files", done, total or done)
+            if output is not None:
+                first_line = f"Cases {first} to {first + done - 1} of seed {seed}:"
+                write_text(output, f"{first_line}\n\n{report.table().to_markdown()}\n")
+
         report = fuzz(
             seed=seed,
             count=total,
@@ -32,7 +42,7 @@ def main(
             first=first,
             jobs=jobs,
             keep=keep,
-            progress=lambda done: bar.update("damaged files", done, total or done),
+            progress=told,
         )
     screen = console()
     screen.print(report.table().to_rich())

@@ -5,6 +5,7 @@ Case number i of a seed is always the same file, so that what went wrong can be 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -70,11 +71,12 @@ def fuzz(
     first: int = 0,
     jobs: int = 2,
     keep: Path | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Read the cases from number `first` on, `count` of them or for so many `seconds`; faults are written to `keep`.
 
-    `formats` are words of the table's first column ("eeg", "point_cloud obj"); none: all.
+    `formats` are words of the table's first column ("eeg", "point_cloud obj"); none: all. Ctrl-C ends it with what there is;
+    `progress` gets the report after every few cases.
     """
     report, started = Report(seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vitlens-fuzz-") as folder:
@@ -87,13 +89,13 @@ def fuzz(
                 return None
             return _case(corpus[number % len(corpus)], number, seed, keep)
 
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(jobs) as pool, contextlib.suppress(KeyboardInterrupt):
             last = first + (count if count is not None else 1_000_000_000 if seconds is not None else len(corpus))
             block = 16 * jobs
             for begin in range(first, last, block):
                 found = [case for case in pool.map(one, range(begin, min(begin + block, last))) if case is not None]
                 report.cases += found
-                progress(len(report.cases))
+                progress(report)
                 if len(found) < min(block, last - begin):
                     break
     return report

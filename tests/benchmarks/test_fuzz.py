@@ -55,6 +55,19 @@ def test_crashes_and_bugs_are_found_and_kept(read: Any, outcome: str, tmp_path: 
     assert (tmp_path / "kept" / f"7-{outcome}" / "a.txt").is_file()
 
 
+def test_what_was_read_is_told_also_after_an_interrupt() -> None:
+    seen: list[int] = []
+
+    def interrupt(report: run.Report) -> None:
+        seen.append(len(report.cases))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    report = run.fuzz(count=200, formats=["text"], jobs=1, progress=interrupt)
+    assert seen == [16, 32]
+    assert len(report.cases) == 32
+
+
 def test_real_readers_pass_and_the_table_counts_them() -> None:
     report = run.fuzz(count=12, formats=["audio wav", "image png"])
     assert len(report.cases) == 12
