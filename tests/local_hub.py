@@ -50,6 +50,8 @@ class LocalHub:
         self.silent: set[str] = set()
         """Requests for files of these methods ("HEAD", "GET") get no answer while the Hub runs."""
         self.closed = threading.Event()
+        self.stored: dict[str, bytes] = {}
+        """Large files that were uploaded, by their sha256, before a commit names them."""
         self.etag: Callable[[bytes], str] = lambda data: hashlib.sha256(data).hexdigest()
         """What a file's content is called: large ones by their sha256, small ones by git's sum on the real Hub."""
 
@@ -66,7 +68,7 @@ class LocalHub:
         from huggingface_hub import constants
 
         known = {"ENDPOINT": self.url, "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}"}
-        known |= {"HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(cache), "HF_HUB_ETAG_TIMEOUT": 1}
+        known |= {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(cache), "HF_HUB_ETAG_TIMEOUT": 1}
         for name, value in known.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -135,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"errors": [], "warnings": []})
         if path == "/api/repos/create":
             return self._create(json.loads(body))
+        if path.startswith("/lfs/"):
+            self.hub.stored[path.removeprefix("/lfs/")] = body
+            return self._send(200)
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._large(json.loads(body)) if self._known() else self._send(401)
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path)
         if found:
             return self._about(found[1], found[2] or "", body)
@@ -147,11 +154,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, Any]) -> None:
         if not self._known():
             return self._send(401, b"", {"X-Error-Message": "Invalid username or password."})
+        if asked.get("organization") not in (None, "me"):
+            return self._send(403, b"", {"X-Error-Message": "You don't have the rights to create a model under this namespace"})
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if name in self.hub.repositories:
-            return self._send(409)
-        self.hub.add(name, private=bool(asked.get("private")))
+            return self._send(409, json.dumps({"error": "you have it already", "url": f"{self.hub.url}/{name}"}).encode())
+        self.hub.add(name, private=bool(asked.get("private")) or asked.get("visibility") == "private")
         return self._json({"url": f"{self.hub.url}/{name}"})
+
+    def _large(self, asked: dict[str, Any]) -> None:
+        """Where large files are to be put (git's LFS)."""
+        places = [{**one, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}} for one in asked["objects"]]
+        self._send(
+            200, json.dumps({"transfer": "basic", "objects": places}).encode(), {"Content-Type": "application/vnd.git-lfs+json"}
+        )
 
     def _visible(self, name: str) -> Repository | None:
         """The repository, or None once it has been said that there is none."""
@@ -189,11 +205,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(403)
         if rest.startswith("/preupload/"):
             asked = json.loads(body)["files"]
-            return self._json({"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]})
+            modes = {one["path"]: "lfs" if one["path"].endswith(".safetensors") else "regular" for one in asked}
+            return self._json(
+                {"files": [{"path": name, "uploadMode": how, "shouldIgnore": False} for name, how in modes.items()]}
+            )
         for line in body.decode().splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":
                 repository.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            if entry["key"] == "lfsFile":
+                repository.files[entry["value"]["path"]] = self.hub.stored[entry["value"]["oid"]]
         return self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{SHA}", "commitOid": SHA, "success": True})
 
     def _file(self, name: str, revision: str, path: str) -> None:

@@ -161,6 +161,60 @@ def unreachable(seconds: float = 4.0) -> str | None:
     return None
 
 
+def upload(folder: Path, repo: str, *, private: bool, token: str | None, mark: str) -> str:
+    """Upload a folder to a repository of the Hub, made if need be; returns its address.
+
+    A README.md that is there without `mark` is left as it is.
+
+    Raises:
+        ModelError: it cannot be done; says why, and what to do.
+    """
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(token=token)
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{repo} cannot be uploaded: HF_HUB_OFFLINE is set")
+    trouble = unreachable()
+    if trouble is not None:
+        raise ModelError(f"{repo} cannot be uploaded: the Hub cannot be reached from here{trouble and f' ({trouble})'}")
+    try:
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        kept = ["README.md"] if _has_readme_without(mark, api, repo) else None
+        api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=kept, commit_message="Upload by vitlens")
+    except Exception as error:
+        reason = _upload_refusal(error, repo) or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ModelError(f"{repo} cannot be uploaded: {reason}") from error
+    return str(url)
+
+
+def _has_readme_without(mark: str, api: Any, repo: str) -> bool:
+    import tempfile
+
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = Path(api.hf_hub_download(repo, "README.md", local_dir=folder))
+        except RemoteEntryNotFoundError:
+            return False
+        return mark not in file.read_text(encoding="utf-8", errors="replace")
+
+
+def _upload_refusal(error: BaseException, repo: str) -> str | None:
+    """As `refusal`, of one who wants to write."""
+    from huggingface_hub import errors
+
+    answer = next((cause for cause in _causes(error) if isinstance(cause, errors.HfHubHTTPError)), None)
+    if answer is None or isinstance(answer, errors.GatedRepoError):
+        return refusal(error, repo)
+    status = answer.response.status_code
+    if status == 401:
+        return "the Hub does not know who you are: log in (hf auth login), or give token=; a token that ran out does not count"
+    if status == 403:
+        return "your account or token may not write there: check the owner's name, and that the token has the right to write"
+    return refusal(error, repo)
+
+
 def refusal(error: BaseException, repo: str, name: str = "") -> str | None:
     """Why the Hub did not give what was asked of `repo`, and what to do; None where the error is about something else.
 

@@ -23,6 +23,8 @@ from vitlens.devices import chosen_device
 from vitlens.display.progress import ProgressBar
 from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError, VitlensError
+from vitlens.hub import upload
+from vitlens.hub_card import MARK, readme
 from vitlens.modality import Modality
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
@@ -31,8 +33,6 @@ from vitlens.towers import build_text_tower
 from vitlens.words import check_labels, unknown_words
 from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
 from vitlens.zoo import Pretrained, find_pretrained
-
-CARD_MARK = "<!-- written by vitlens -->"
 
 
 @dataclass(frozen=True)
@@ -124,32 +124,27 @@ class ViTLens(nn.Module):
 
         A README.md that somebody else wrote is left as it is.
         """
-        readme = Path(folder) / "README.md"
-        ours = not readme.exists() or CARD_MARK in readme.read_text(encoding="utf-8", errors="replace")
+        return self._save(Path(folder), Path(folder).name)
+
+    def _save(self, folder: Path, called: str) -> Path:
+        there = folder / "README.md"
+        ours = not there.exists() or MARK in there.read_text(encoding="utf-8", errors="replace")
         spec = replace(self.spec, logit_scale=self.logit_scale)
-        lines = [f"# {spec.name}", "", f"Licence: {spec.licence}", f"Space: {spec.space.name} ({spec.space.dim})"]
-        lines += [
-            f"Modalities: {', '.join(self.modalities)}",
-            "",
-            f'    model = vitlens.load("{Path(folder).name}")',
-            "",
-            CARD_MARK,
-            "",
-        ]
-        return save_native(self, spec.to_dict(), folder, card="\n".join(lines) if ours else "")
+        return save_native(self, spec.to_dict(), folder, card=readme(spec, self.modalities, called) if ours else "")
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the model to the Hugging Face Hub repository `repo` ("owner/name"); returns its address."""
+        """Upload the model to the Hugging Face Hub repository `repo` ("owner/name"), made if need be; returns its address.
+
+        A README.md there that somebody else wrote is left as it is. `token` None takes the stored one.
+
+        Raises:
+            ModelError: the Hub cannot be reached, or does not let you; says what to do.
+        """
         import tempfile
 
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        url = api.create_repo(repo, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api.upload_folder(repo_id=repo, folder_path=folder)
-        return str(url)
+            self._save(Path(folder), repo)
+            return upload(Path(folder), repo, private=private, token=token, mark=MARK)
 
     @property
     def modalities(self) -> list[str]:

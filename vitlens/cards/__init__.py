@@ -51,12 +51,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A published score."""
+    """A published score, in percent."""
 
     dataset: str
     metric: str
     value: float
     source: str
+    protocol: str = ""
+    """How it was measured: on what part of the dataset, with how many classes, prompts ..."""
+    training_data: str = ""
+    """What the measured weights were trained on; empty: what the card says."""
 
 
 @dataclass(frozen=True)

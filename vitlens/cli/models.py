@@ -194,6 +194,6 @@ def say_card(card: ModelCard, places: Mapping[Any, str | None]) -> None:
         ]
     )
     if card.scores:
-        rows = [(score.dataset, score.metric, f"{score.value:g}", score.source) for score in card.scores]
+        rows = [(s.dataset, s.metric, f"{s.value:g}", s.training_data or "as above", s.protocol, s.source) for s in card.scores]
         say()
-        say_table(Table(("published score", "metric", "value", "source"), rows, numbers=("value",)))
+        say_table(Table(("published score", "metric", "value", "trained on", "how", "source"), rows, numbers=("value",)))

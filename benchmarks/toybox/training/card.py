@@ -11,6 +11,8 @@ from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
 from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
+from vitlens.cards import PublishedScore
+from vitlens.hub_card import metadata
 from vitlens.train.options import RunOptions
 
 SPLITS = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
@@ -106,4 +108,6 @@ def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in tables),
     ]
-    return "\n\n".join(parts) + "\n"
+    known = zoo_card(recipe, trained.results)
+    scores = [PublishedScore(**score) for score in known["scores"]]
+    return metadata(trained.model.spec, scores, training_data=known["training_data"]) + "\n\n".join(parts) + "\n"
