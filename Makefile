@@ -5,6 +5,7 @@ VENV ?= .venv
 JOBS ?= 2
 DIST ?= dist
 FUZZ ?= 75
+PORT ?= 8000
 BIN := $(VENV)/bin
 READY := $(VENV)/.vitlens-installed
 EXTRAS := .[all,dev,docs]
@@ -14,13 +15,17 @@ TORCH_VENV ?= .venv-torch-$(TORCH)
 TORCH_TESTS ?= tests/core tests/modalities tests/train tests/adapters
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch fuzz lint format types docs wheel release install constraints clean
+.PHONY: help demo serve test test-torch fuzz lint format types docs wheel release install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## show what vitlens does, without downloads; writes demo/
 	$(BIN)/vitlens demo
+
+serve: $(READY) ## serve the shipped model with a page to drop files on, and the demo's files as examples; PORT=8000
+	test -f demo/report.html || $(BIN)/vitlens demo
+	$(BIN)/vitlens serve --model vitlens-toybox --examples demo --port $(PORT) $(ARGS)
 
 test: $(READY) ## run the offline tests; ARGS="-k audio", JOBS=8
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from vitlens.vit import ViT
 
+_STRETCHES = 800
+"""Of a waveform that is shown."""
 TRACKS = ("mp4", "m4v", "mov", "webm", "mkv", "avi")
 """Containers that are a video's unless they are named as sound."""
 FREQUENCY_MASK, TIME_MASK, NOISE, SHIFT = 12, 48, 0.1, 10
@@ -242,6 +244,14 @@ class Audio(Modality):
         axes.set_ylabel("frequency (kHz)")
         if total > len(shown):
             axes.set_title(f"first {seconds:.0f} s of {total / self.rate:.0f} s")
+
+    def explore(self, sample: Sample) -> dict[str, Any]:
+        """The waveform of what the model hears."""
+        waveform = self._mono(sample).numpy()
+        edges = np.unique(np.linspace(0, waveform.size, min(_STRETCHES, waveform.size) + 1).astype(int))[:-1]
+        lowest, highest = np.minimum.reduceat(waveform, edges), np.maximum.reduceat(waveform, edges)
+        seconds = waveform.size / sample.info["rate"]
+        return {"waveform": np.stack([lowest, highest], axis=1).astype(np.float32), "seconds": seconds}
 
 
 def _span(longest: int, size: int) -> tuple[int, int]:

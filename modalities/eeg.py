@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -293,6 +294,8 @@ class EEG(Modality):
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """Up to 16 channels one above the other, over seconds, with a bar for the scale."""
+        from matplotlib import rcParams
+
         rate, begin = sample.info["rate"], sample.info.get("start", 0.0)
         offset = int(begin * rate)
         data = np.asarray(sample.data, np.float64)[:, offset : offset + max(2, int(4 * rate))]
@@ -311,8 +314,22 @@ class EEG(Modality):
         bar = 10.0 ** math.floor(math.log10(gap))
         bar *= 5 if gap >= 5 * bar else 2 if gap >= 2 * bar else 1
         label = f"{bar:g} deviations" if standardized else f"{1e6 * bar:g} microvolts"
-        axes.plot([1.01, 1.01], [gap - bar, gap], color="black", linewidth=2, transform=axes.get_yaxis_transform(), clip_on=False)
-        axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=axes.get_yaxis_transform())
+        beside, ink = axes.get_yaxis_transform(), rcParams["text.color"]
+        axes.plot([1.01, 1.01], [gap - bar, gap], color=ink, linewidth=2, transform=beside, clip_on=False)
+        axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=beside)
+
+    def explore(self, sample: Sample) -> dict[str, Any]:
+        """Where on the head the electrodes sit that the 10-05 system knows by name; seen from above."""
+        if find_spec("mne") is None:
+            return {}
+        known = {plain(name): place for name, place in _electrode_places().items()}
+        found = [(name, known[plain(name)]) for name in sample.info.get("channels") or () if plain(name) in known]
+        if not found:
+            return {}
+        sphere = np.stack([place / np.linalg.norm(place) for _, place in found])
+        turned = np.arccos(sphere[:, 2].clip(-1, 1)) / (np.pi / 2)  # from the crown: 1 is the height of the ears
+        places = sphere[:, :2] / np.maximum(np.linalg.norm(sphere[:, :2], axis=1), 1e-9)[:, None] * turned[:, None]
+        return {"electrodes": [name for name, _ in found], "places": places.astype(np.float32)}
 
 
 class _AnyMontage(EEG):

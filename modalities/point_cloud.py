@@ -19,7 +19,7 @@ from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import LensConfig, PerceiverConfig
 from vitlens.modalities.companions import companions
-from vitlens.modalities.point_drawing import chair, draw_points
+from vitlens.modalities.point_drawing import chair, draw_points, points_to_turn
 from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns
 from vitlens.modalities.point_pieces import GREY
 from vitlens.modalities.point_ply import write_ply
@@ -256,6 +256,11 @@ class PointCloud(Modality):
     def draw(self, sample: Sample, axes: Axes) -> None:
         """A shaded orthographic view from the front, above and to the right; coloured by rgb, or by height."""
         draw_points(np.asarray(sample.data, np.float32), sample.info.get("up") or self.up, axes)
+
+    def explore(self, sample: Sample) -> dict[str, Any]:
+        """Some of the points, to turn."""
+        points, colours = points_to_turn(np.asarray(sample.data, np.float32), sample.info.get("up") or self.up)
+        return {"points": points, "colours": colours}
 
     def companions(self, path: Path) -> list[Path]:
         """Materials, pictures and buffers of a mesh."""

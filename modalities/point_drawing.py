@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SHOWN = 8192
+_SHOWN, _TURNED = 8192, 6000
 
 
 def chair(seed: int = 0, points: int = 4096) -> np.ndarray:
@@ -45,18 +45,9 @@ def draw_points(data: np.ndarray, up: str, axes: Axes) -> None:
     points = torch.from_numpy(data[:: max(1, len(data) // 200_000)])
     if len(points) > _SHOWN:
         points = points[farthest_point_sample(points[None, :, :3], _SHOWN)[0]]
-    xyz = points[:, :3].numpy().astype(float)
-    xyz = np.roll(xyz, 2 - "xyz".index(up), axis=1)  # a cyclic change of axes, which mirrors nothing; z is up now
-    xyz = (xyz - (xyz.min(axis=0) + xyz.max(axis=0)) / 2) / np.linalg.norm(np.ptp(xyz, axis=0))
+    xyz, colours = _upright(points.numpy(), up)
     view = _view(azimuth=35, elevation=20)
     across, upward, near = view @ xyz.T
-    if points.shape[1] == 6:
-        colours = points[:, 3:].numpy().clip(0, 1)
-    else:
-        from matplotlib import colormaps
-
-        height = (xyz[:, 2] - xyz[:, 2].min()) / max(np.ptp(xyz[:, 2]), 1e-9)
-        colours = colormaps["viridis"](0.1 + 0.8 * height)[:, :3]
     depth = (near - near.min()) / max(np.ptp(near), 1e-9)
     light = _lit(xyz, view[2]) * (0.8 + 0.2 * depth)
     order = np.argsort(near)
@@ -66,6 +57,25 @@ def draw_points(data: np.ndarray, up: str, axes: Axes) -> None:
     axes.set_aspect("equal")
     axes.margins(0.06)
     axes.axis("off")
+
+
+def points_to_turn(data: np.ndarray, up: str) -> tuple[np.ndarray, np.ndarray]:
+    """At most 6000 of the points [n, 3 or 6], evenly taken: float32 [k, 3], z up, within -1..1, and lit colours, uint8 [k, 3]."""
+    xyz, colours = _upright(data[np.unique(np.linspace(0, len(data) - 1, min(_TURNED, len(data))).astype(int))], up)
+    lit = colours * _lit(xyz, _view(azimuth=35, elevation=20)[2])[:, None]
+    return (2 * xyz).astype(np.float32), np.rint(255 * lit.clip(0, 1)).astype(np.uint8)
+
+
+def _upright(points: np.ndarray, up: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points [n, 3 or 6] with z up, around the origin, in a box of diagonal 1; and their colours in 0..1, own or by height."""
+    xyz = np.roll(points[:, :3].astype(float), 2 - "xyz".index(up), axis=1)  # a cyclic change of axes mirrors nothing
+    xyz = (xyz - (xyz.min(axis=0) + xyz.max(axis=0)) / 2) / max(float(np.linalg.norm(np.ptp(xyz, axis=0))), 1e-9)
+    if points.shape[1] == 6:
+        return xyz, points[:, 3:].clip(0, 1)
+    from matplotlib import colormaps
+
+    height = (xyz[:, 2] - xyz[:, 2].min()) / max(np.ptp(xyz[:, 2]), 1e-9)
+    return xyz, colormaps["viridis"](0.1 + 0.8 * height)[:, :3]
 
 
 def _view(*, azimuth: float, elevation: float) -> np.ndarray:

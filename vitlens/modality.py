@@ -107,6 +107,15 @@ class Modality(ABC):
 
         axes.imshow(np.atleast_2d(np.asarray(sample.data, dtype=float)), aspect="auto")
 
+    def explore(self, sample: Sample) -> dict[str, Any]:
+        """What a page lets a person turn or point at beside `draw`'s picture; of these names, those that fit.
+
+        `points` float32 [n, 3], z up, within -1..1, with `colours` uint8 [n, 3]; `waveform` float32 [k, 2], the lowest and the
+        highest value of k stretches, over `seconds`; `electrodes`, their names, at `places` float32 [n, 2], seen from above on a
+        head of radius 1 with its nose up.
+        """
+        return {}
+
     def claims(self, path: Path) -> float:
         """How surely a file is of this modality: 0 not at all, 1 by its extension alone, 2 by its content."""
         return 1.0 if suffix_of(path) in self.extensions else 0.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,12 @@ from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, M
 from vitlens.errors import MissingDependencyError, OptionError
 from vitlens.sources import check_file
 
+if TYPE_CHECKING:
+    from vitlens.store.items import Item
+
 app = new_app()
+EXAMPLES = 3
+"""Of every modality."""
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
 
 
@@ -30,6 +36,9 @@ def serve(
         typer.Option(metavar="HOST", help="A language model for /v1/chat/completions, as vitlens chat --model takes it."),
     ] = None,
     lens: LensOption = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="A folder or a manifest with files that the page offers to begin with.")
+    ] = None,
     alias: Annotated[list[str] | None, typer.Option(help="A further name of the model for clients; repeated.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with the tokens that are accepted, one a line.")] = None,
     allow_host: Annotated[
@@ -64,6 +73,8 @@ def serve(
 
     vitlens serve --model vitlens-toybox
 
+    vitlens serve --model vitlens-toybox --examples demo
+
     curl http://127.0.0.1:8000/v1/embeddings -F audio=@dog.wav
     """
     from vitlens import checks
@@ -93,6 +104,7 @@ def serve(
         chat=partial(open_chat, host_model, named_values("--lens", lens)) if host_model else None,
         index=index,
         scene=scene,
+        examples=examples_of(examples),
         batch_size=batch_size,
         readers=readers,
         tokens=read_tokens(token_file),
@@ -123,6 +135,28 @@ class Answering:
 def open_chat(model: str, lenses: Mapping[str, str]) -> Answering:
     """Load a host; at the start of each process that serves."""
     return Answering(open_host(model, lenses=lenses))
+
+
+def examples_of(place: Path | None) -> tuple[Item, ...]:
+    """What a manifest, the manifests in a folder, or the folder's own files name: some of every modality, in their order.
+
+    Raises:
+        InputError: no such file or folder, or nothing of a known modality in it.
+    """
+    if place is None:
+        return ()
+    from vitlens.cli.inputs import gather
+    from vitlens.store.manifest import MANIFEST_TYPES
+
+    manifests = sorted(path for kind in MANIFEST_TYPES for path in place.glob(f"*.{kind}")) if place.is_dir() else [place]
+    found = [item for path in manifests for item in gather(manifest=path).items] if manifests else gather([str(place)]).items
+    seen: Counter[str] = Counter()
+    chosen = []
+    for item in found:
+        seen[item.modality] += 1
+        if seen[item.modality] <= EXAMPLES:
+            chosen.append(item)
+    return tuple(chosen)
 
 
 def read_tokens(file: Path | None) -> frozenset[str]:

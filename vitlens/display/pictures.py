@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -46,6 +47,22 @@ def info_picture(modality: Modality, sample: Sample, tensor: Tensor, path: Path)
     _heading(right, "what the model gets", f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}, {span}")
     draw_tensor(tensor, right, up=str(modality.options().get("up", "z")))
     return save(figure, path)
+
+
+def sample_picture(modality: Modality, sample: Sample, *, dark: bool = False) -> bytes:
+    """A PNG of `sample` as its modality draws it, without a ground of its own: for a light or a dark page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    ink = "#e4e9ee" if dark else INK
+    inks = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
+    with rc_context({**inks, "axes.facecolor": "none", "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = Figure(figsize=(4.2, 3), dpi=160, layout="constrained")
+        modality.draw(sample, figure.add_subplot())
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", transparent=True)
+    return drawn.getvalue()
 
 
 def _heading(figure: Figure | SubFigure, title: str, below: str) -> None:

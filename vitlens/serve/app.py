@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from vitlens.errors import VitlensError
 from vitlens.serve.gate import Gate
 from vitlens.serve.refusals import invalid, refusal_of
-from vitlens.serve.routes import chat, found, openai, others, own, state
+from vitlens.serve.routes import chat, found, openai, others, own, page, state
 from vitlens.serve.service import Service
 
 
@@ -39,7 +39,7 @@ def create_app(service: Service) -> FastAPI:
     # No pages with documentation: theirs load scripts from other hosts. /openapi.json says the same.
     app = FastAPI(title="vitlens", version=version("vitlens"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for part in (openai, own, found, chat, others, state):
+    for part in (openai, own, found, chat, others, page, state):
         app.include_router(part.router)
     for kind in (HTTPException, VitlensError, RequestValidationError):
         app.add_exception_handler(kind, _refused)

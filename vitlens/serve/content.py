@@ -121,8 +121,11 @@ class Grammar:
             _only(rest, ("text",), where)
             return replace(self._plain(rest.get("text"), where, "text"), weight=weight)
         if kind == "embedding":
-            _only(rest, ("embedding",), where)
-            return Given("embedding", where, self._embedding(rest.get("embedding"), where), weight=weight)
+            _only(rest, ("embedding", "modality"), where)
+            modality = rest.get("modality", "embedding")
+            if modality != "embedding":
+                self.check_modality(modality, where)
+            return Given(modality, where, self._embedding(rest.get("embedding"), where), weight=weight)
         for modality in self._sensors():
             if kind == f"{modality}_url" or kind == f"{modality}_base64":
                 _only(rest, (kind,), where)

@@ -63,6 +63,18 @@ class Readers:
             return await asyncio.get_running_loop().run_in_executor(None, self._read_text, given)
         return await self._run(self._read_file, given)
 
+    async def preview(self, given: Given, *, dark: bool) -> dict[str, Any]:
+        """What a person wants to see of one thing: `reading.previewed` with its modality, of a text what its sensor says of it.
+
+        Raises:
+            InputError: as `read`.
+        """
+        if isinstance(given.content, str):
+            sensor = self.sensors[given.modality]
+            facts = await asyncio.get_running_loop().run_in_executor(None, lambda: sensor.describe(sensor.load(given.content)))
+            return {"modality": given.modality, "facts": facts, "steps": sensor.steps()}
+        return await self._run(self._preview_file, given, dark)
+
     def close(self) -> None:
         """Wait for what is being read, and remove the folder of files."""
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -83,12 +95,23 @@ class Readers:
         from vitlens.serve import reading
 
         with self.laid_out(given) as (path, source):
-            name = given.modality or self._guess(path, source)
-            sensor = self.sensors[name]
-            options = given.options if given.modality else given.options.get(name, {})
-            args = (name, sensor.options(), dict(options))
-            array, remarks = isolated_within(self.limits, reading.preprocessed, path, source, *args)
+            name, settings, options = self._how(given, path, source)
+            array, remarks = isolated_within(self.limits, reading.preprocessed, path, source, name, settings, options)
             return name, torch.from_numpy(np.require(array, requirements="W")), remarks
+
+    def _preview_file(self, given: Given, dark: bool) -> dict[str, Any]:
+        from vitlens.serve import reading
+
+        with self.laid_out(given) as (path, source):
+            name, settings, options = self._how(given, path, source)
+            found = isolated_within(self.limits, reading.previewed, path, source, name, settings, options, dark)
+            return {"modality": name, **found}
+
+    def _how(self, given: Given, path: Path, source: Source) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """By which sensor a file is read: its name, its options and the read options."""
+        name = given.modality or self._guess(path, source)
+        options = given.options if given.modality else given.options.get(name, {})
+        return name, self.sensors[name].options(), dict(options)
 
     def _guess(self, path: Path, source: Source) -> str:
         from vitlens.serve import reading

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitlens.display.pictures import sample_picture
 from vitlens.errors import InputError
 from vitlens.modality import Modality, get_modality, guess_modality, importable_modalities
 from vitlens.sources import Source, decoding
@@ -41,6 +42,31 @@ def preprocessed(
             sample = sensor.load({"source": path, **options})
             tensor = sensor.transform(sample).contiguous().numpy()
     return tensor, [*map(str, sample.info.get("remarks", ())), *(str(warning.message) for warning in told)]
+
+
+def previewed(
+    path: Path, source: Source, modality: str, settings: Mapping[str, Any], options: Mapping[str, Any], dark: bool
+) -> dict[str, Any]:
+    """What `vitlens info` tells of the file `path` and draws of it, for a light or a dark page; arrays as they are.
+
+    Raises:
+        InputError: whatever is wrong with the file, under its client's name.
+    """
+    torch.set_num_threads(1)
+    sensor = _sensor(modality, settings)
+    with warnings.catch_warnings(record=True) as told, _named(path, source), decoding(source, sensor.accepts):
+        warnings.simplefilter("always")
+        sample = sensor.inspect({"source": path, **options})
+        facts = {**sensor.describe(sample), "unit": sensor.unit}
+        explored = sensor.explore(sample)
+        picture = sample_picture(sensor, sample, dark=dark)
+        try:
+            tensor = sensor.transform(sample)
+            gets = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        except InputError as error:  # the file is what it is; only the model would want more of it
+            gets = f"nothing: {error.found}"
+    remarks = [*map(str, sample.info.get("remarks", ())), *(str(warning.message) for warning in told)]
+    return {"facts": facts, "steps": sensor.steps(), "gets": gets, "picture": picture, "explore": explored, "remarks": remarks}
 
 
 def guessed(path: Path, source: Source) -> str:

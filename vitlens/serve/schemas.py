@@ -178,6 +178,24 @@ class CohereRequest(BaseModel):
     max_tokens: int | None = Field(None, description="Taken, and not used.")
 
 
+class PreviewRequest(Inputs):
+    """POST /v1/preview; one thing."""
+
+    dark: bool = Field(False, description="Whether the picture is for a dark page.")
+
+
+class PreviewReply(BaseModel):
+    """The answer of /v1/preview: what a file is, how it looks, and what the model gets of it."""
+
+    modality: str
+    facts: dict[str, str]
+    steps: list[str] = Field(description="How it is preprocessed.")
+    gets: str | None = Field(None, description="What the model gets of it.")
+    picture: str | None = Field(None, description="A PNG in base64, without a ground of its own.")
+    explore: dict[str, Any] = Field({}, description="What can be turned or pointed at; arrays as dtype, shape and base64.")
+    remarks: list[str] = []
+
+
 class Problem(BaseModel):
     """What went wrong, in a sentence."""
 

@@ -20,7 +20,7 @@ from vitlens.serve.fetch import Fetcher
 from vitlens.serve.given import Address, Given
 from vitlens.serve.metrics import Metrics
 from vitlens.serve.readers import Readers
-from vitlens.serve.refusals import Refusal, refusal_of, too_large
+from vitlens.serve.refusals import Refusal, invalid, refusal_of, too_large
 from vitlens.serve.settings import ChatHost, Settings
 
 if TYPE_CHECKING:
@@ -174,6 +174,23 @@ class Service:
         for modality, count in Counter(one.modality for one in found).items():
             self.metrics.items.add(modality, amount=count)
         return [[found.popleft() for _ in item] for item in items]
+
+    async def preview(self, given: Given, *, dark: bool) -> dict[str, Any]:
+        """What a person wants to see of one thing, see `Readers.preview`.
+
+        Raises:
+            Refusal: something that cannot be read or fetched, or an embedding, of which there is nothing to see.
+        """
+        try:
+            if isinstance(given.content, np.ndarray):
+                raise invalid(f"{given.where}: of an embedding there is nothing to see", given.where)
+            if isinstance(given.content, Address):
+                assert self._fetcher is not None
+                given = _with(given, await self._fetcher.fetch(given.content, given.where))
+            async with self._reading:
+                return await self.readers.preview(given, dark=dark)
+        except VitlensError as error:
+            raise refusal_of(error, given.where) from error
 
     async def class_vectors(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> np.ndarray:
         """One vector per class [c, E], as `ViTLens.class_vectors`; those that were asked for lately are kept.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from vitlens import checks
 from vitlens.errors import OptionError
+from vitlens.store.items import Item
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -85,6 +86,8 @@ class Settings:
     scene: Path | None = None
     chat: Callable[[], ChatHost] | None = None
     """Opens the model that answers questions about files."""
+    examples: tuple[Item, ...] = ()
+    """What the page offers to begin with."""
     batch_size: int = 32
     """Items that go through the model at once, at most."""
     readers: int = 2

@@ -23,6 +23,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorReply, "description": "Above a limit, which is named."},
     429: {"model": ErrorReply, "description": "The queue is full; Retry-After says when to come again."},
 }
+INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
+"""Of a file that is not ours: it is shown, never run as a page of this service."""
 FILES = {
     "type": "object",
     "description": "Files under `file` or a modality's name, texts under `text`, read options as `audio.rate`, fields by name.",

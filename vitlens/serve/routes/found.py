@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from vitlens.serve.bodies import items_of, read_body
 from vitlens.serve.refusals import Refusal, invalid, too_large
-from vitlens.serve.routes.common import REFUSALS, as_base64, embedded, ready_service, remarks_of, takes, visit_of
+from vitlens.serve.routes.common import INERT, REFUSALS, as_base64, embedded, ready_service, remarks_of, takes, visit_of
 from vitlens.serve.schemas import SceneReply, SceneRequest, SearchReply, SearchRequest
 
 router = APIRouter(responses=REFUSALS)
@@ -57,7 +57,7 @@ async def hit_file(request: Request, key: str) -> FileResponse:
     row = await asyncio.to_thread(index.row, key)
     if row is None or row["file"] is None or not await asyncio.to_thread(_is_file, row["file"]):
         raise Refusal(404, f"no file for the key {key[:80]!r}: another index, or the file is gone", code="not_found", param="key")
-    return FileResponse(row["file"], headers=_INERT)
+    return FileResponse(row["file"], headers=INERT)
 
 
 @router.post("/v1/scene", openapi_extra=takes(SceneRequest), responses={200: {"model": SceneReply}})
@@ -96,11 +96,7 @@ async def scene_frame(request: Request, name: str) -> FileResponse:
     names = list(frames.names)
     if name not in names or not await asyncio.to_thread(_is_file, frames.colour[names.index(name)]):
         raise Refusal(404, f"no picture of a frame {name[:80]!r}", code="not_found", param="name")
-    return FileResponse(frames.colour[names.index(name)], headers=_INERT)
-
-
-_INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
-"""A file that was found is shown, never run as a page of ours."""
+    return FileResponse(frames.colour[names.index(name)], headers=INERT)
 
 
 def _card(scene: Any) -> dict[str, Any]:
