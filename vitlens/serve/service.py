@@ -184,9 +184,7 @@ class Service:
         try:
             if isinstance(given.content, np.ndarray):
                 raise invalid(f"{given.where}: of an embedding there is nothing to see", given.where)
-            if isinstance(given.content, Address):
-                assert self._fetcher is not None
-                given = _with(given, await self._fetcher.fetch(given.content, given.where))
+            given = await self.fetched(given)
             async with self._reading:
                 return await self.readers.preview(given, dark=dark)
         except VitlensError as error:
