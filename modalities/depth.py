@@ -39,8 +39,8 @@ KINECT_BASELINE = 0.075
 BACKGROUND = 1e9
 HALF_MAX = 65504.0
 """What renderers write where a ray meets nothing: 1e10, the largest float32 or infinity; and the largest half-precision float."""
-FAR = 50.0
-"""Metres beyond which a map of a room or a street has few pixels."""
+FAR = 10.0
+"""Metres beyond which a map of a room has few pixels; a street's may, and has to say so: it looks like a room in decimetres."""
 
 Kind = Literal["depth", "disparity"]
 
@@ -112,7 +112,7 @@ class Depth(Modality):
         Args:
             source: a path, binary file object or array `[h, w]`, `[h, w, 1]` or `[1, h, w]`.
             scale: metres per stored unit (0.001 for millimetres); needed for integers, and for floats that are whole numbers or
-                mostly farther than 50 m, which no sensor of rooms measures; else 1 for floats.
+                mostly farther than 10 m, which no sensor of rooms measures; else 1 for floats.
             focal_length: of the camera, in pixels at the size of this map; None takes the modality's.
             baseline: of the stereo pair or projector, in metres; None takes the modality's.
             encoding: "sunrgbd" undoes the three-bit rotation of SUN RGB-D's 16-bit files; the unit is millimetres then.

@@ -18,7 +18,10 @@ from vitlens.sources import Source
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 HEADER = 100
 """Lines that a header may have."""
-_ALIASES = {"red": "r", "green": "g", "blue": "b", "alpha": "a", "normal_x": "nx", "normal_y": "ny", "normal_z": "nz"}
+_ALIASES = {
+    "red": "r", "green": "g", "blue": "b", "alpha": "a", "rf": "r", "gf": "g", "bf": "b",
+    "normal_x": "nx", "normal_y": "ny", "normal_z": "nz",
+}  # fmt: skip
 
 
 def read_table(path: Path, source: Source) -> tuple[np.ndarray, list[str] | None]:

@@ -83,7 +83,7 @@ def test_a_renders_empty_background_is_missing(empty: float, kind: str, tmp_path
     assert "2,816 pixels" in depth.describe(sample)["background"]
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1000.0, 0.0), (1000.0, 0.4), (100.0, 0.25), (10.0, 0.0)])
+@pytest.mark.parametrize(("scale", "offset"), [(1000.0, 0.0), (1000.0, 0.4), (100.0, 0.25), (10.0, 0.0), (10.0, 0.3)])
 def test_floats_in_smaller_units_are_asked_about(scale: float, offset: float) -> None:
     room = np.round((1.5 + 3 * np.random.default_rng(0).random((48, 64))) * scale) + offset
     with pytest.raises(InputError, match=r"unknown unit.*scale=0.001 for millimetres"):

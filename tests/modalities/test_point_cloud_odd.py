@@ -380,6 +380,7 @@ def test_text_whose_count_is_another_is_refused() -> None:
         ("", "51 102 204 255"),
         ("x y z nx ny nz red green blue\n", "0 0 1 51 102 204"),
         ("x;y;z;intensity;r;g;b\n", "77;51;102;204"),
+        ("//X Y Z Rf Gf Bf Nx Ny Nz\n", "0.2 0.4 0.8 0 0 1"),
     ],
 )
 def test_text_columns_by_their_names(head: str, extra: str) -> None:
