@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -103,6 +103,16 @@ class LensEncoder(nn.Module):
         flat, views = self._flatten(x)
         embedding = self.vit(self.lens(self.embed(flat)))
         return embedding if views is None else embedding.unflatten(0, (-1, views)).mean(dim=1)
+
+    def look_through(self, x: Tensor, layers: Iterable[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """The embedding [b, E], and what the ViT's tokens are behind some of its blocks, of every view by itself.
+
+        `layers` count from the end (see `FrozenViT.look_through`); {layer: [b, views, prefix + m, D]}.
+        """
+        flat, views = self._flatten(x)
+        embedding, hidden = cast(FrozenViT, self.vit).look_through(self.lens(self.embed(flat)), layers)
+        each = {layer: states.unflatten(0, (-1, views or 1)) for layer, states in hidden.items()}
+        return embedding if views is None else embedding.unflatten(0, (-1, views)).mean(dim=1), each
 
     def _flatten(self, x: Tensor) -> tuple[Tensor, int | None]:
         ndim = getattr(self.embed, "input_ndim", x.ndim)

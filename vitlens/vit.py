@@ -321,6 +321,22 @@ class FrozenViT(ViT):
         """[b, m, D] -> the last block's tokens [b, prefix + m, D], before the final norm."""
         return self.run_blocks(self.prepare(tokens))
 
+    def look_through(self, tokens: Tensor, layers: Iterable[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """[b, m, D] -> the embedding [b, E] as `forward` gives it, and hidden states {layer: [b, prefix + m, D]}.
+
+        A layer is a block, counted from the end (-1 the last, -2 the last but one), whose output is meant, before any norm.
+
+        Raises:
+            OptionError: a layer that is none of its blocks.
+        """
+        depth, x, done = len(self.blocks), self.prepare(tokens), 0
+        hidden: dict[int, Tensor] = {}
+        for layer in sorted(set(layers)):
+            checks.whole("ViT: layer", layer, least=-depth, most=-1)
+            x, done = self.run_blocks(x, done, depth + layer + 1), depth + layer + 1
+            hidden[layer] = x
+        return self.finish(self.run_blocks(x, done)), hidden
+
     def forward(self, tokens: Tensor) -> Tensor:
         if (last := self._last_for_one_token()) is not None:
             x = self.run_blocks(self.prepare(tokens), stop=-1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.train.pairs import PairTask, pair_options
-from tests.train.tiny import DIM, SIZE, tiny_clip, tiny_recipe, world
+from tests.train.tiny import DIM, SIZE, TOKENS, WIDTH, tiny_clip, tiny_recipe, world
 from vitlens.processes import leave
 from vitlens.processes import world as processes
 from vitlens.train import LensTask, Trainer
@@ -24,11 +24,28 @@ from vitlens.train.losses import average_gradients
 from vitlens.train.parallel import Parallel, named_trainable, start_accelerate, whole
 
 BATCH = 8
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "whole": ("model.trains.first_blocks=1",),
-    "micro": ("model.trains.first_blocks=1", "micro_batch=3"),
-    "fsdp2": ("model.trains.first_blocks=1", "micro_batch=2", "parallel=fsdp2"),
+ALONE: dict[str, tuple[str, ...]] = {
+    "plain": ("model.trains.first_blocks=1",),
+    "tokens": ("model.trains.first_blocks=1", *TOKENS),
+    "per_token": ("model.trains.first_blocks=1", "tokens.class_state.weight=1", "tokens.patches.kind=per_token"),
 }
+"""What one process does."""
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "whole": ("plain", ()),
+    "micro": ("plain", ("micro_batch=3",)),
+    "fsdp2": ("plain", ("micro_batch=2", "parallel=fsdp2")),
+    "tokens": ("tokens", ()),
+    "tokens-micro": ("tokens", ("micro_batch=3",)),
+    "tokens-fsdp2": ("tokens", ("micro_batch=2", "parallel=fsdp2")),
+    "per_token": ("per_token", ("micro_batch=3",)),
+}
+"""How two processes do the same: what, and with which changes."""
+
+
+def changes_of(variant: str) -> tuple[str, ...]:
+    """All changes of a variant."""
+    what, how = VARIANTS[variant]
+    return (*ALONE[what], *how)
 
 
 def gradients(folder: Path, *changes: str) -> dict[str, Tensor]:
@@ -41,6 +58,9 @@ def gradients(folder: Path, *changes: str) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(BATCH, 1, SIZE, SIZE, generator=generator)
     goals = {n: F.normalize(torch.randn(BATCH, DIM, generator=generator), dim=-1) for n in ("image", "text")}
+    if recipe.tokens.on:
+        goals |= {"class_state": torch.randn(BATCH, WIDTH, generator=generator)}
+        goals |= {"patches": torch.randn(BATCH, 16, WIDTH, generator=generator)}
     rank, count = processes()
     mine = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
     backward_through(
@@ -74,19 +94,20 @@ def pairs(folder: Path) -> None:
 
 def main(folder: Path) -> None:
     """All variants; the first process writes what they gave."""
-    for name, changes in VARIANTS.items():
+    for name in VARIANTS:
+        changes = changes_of(name)
         found = gradients(folder, *changes)
         train(folder / name, *changes)
         rank = processes()[0]
         if rank == 0:
             torch.save(found, folder / f"{name}.pt")
     os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # as on two machines that share no folder
-    train(folder / "apart", *VARIANTS["whole"], f"anchors.cache_folder={folder / f'cache-{rank}'}")
+    train(folder / "apart", *changes_of("tokens"), f"anchors.cache_folder={folder / f'cache-{rank}'}")
     last = folder / "fsdp2" / "run" / "checkpoints" / "step-000000004.pt"
     if rank == 0:
         last.unlink()
     torch.distributed.barrier()
-    train(folder / "fsdp2", *VARIANTS["fsdp2"])
+    train(folder / "fsdp2", *changes_of("fsdp2"))
     pairs(folder / "pairs")
     leave()
 

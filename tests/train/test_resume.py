@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.tiny import tiny_clip, tiny_recipe, world
+from tests.train.tiny import TOKENS, tiny_clip, tiny_recipe, world
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 from vitlens.store.engine import Engine
@@ -34,16 +34,16 @@ CHANGES = (
 )
 
 
-def train(folder: Path) -> TrainingResult[ViTLens]:
-    recipe = tiny_recipe(folder, *CHANGES)
+def train(folder: Path, *changes: str) -> TrainingResult[ViTLens]:
+    recipe = tiny_recipe(folder, *CHANGES, *changes)
     return Trainer(LensTask(recipe, model=tiny_clip(), train=world(32), evaluation=world(8, 100)), progress=False).run()
 
 
-def killed(folder: Path, ready: Callable[[], bool], pause: float) -> bool:
+def killed(folder: Path, changes: tuple[str, ...], ready: Callable[[], bool], pause: float) -> bool:
     """Run in a process of its own and kill it `pause` seconds after `ready`; False when it was done before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking is safe here: the child only trains and dies
-        child = multiprocessing.get_context("fork").Process(target=train, args=(folder,))
+        child = multiprocessing.get_context("fork").Process(target=train, args=(folder, *changes))
         child.start()
     assert child.pid is not None
     while child.is_alive() and not ready():
@@ -59,17 +59,20 @@ def last_step(folder: Path) -> int:
     return int(files[-1].stem.removeprefix("step-")) if files else 0
 
 
-def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changes", [(), TOKENS], ids=["plain", "tokens"])
+def test_a_killed_run_ends_as_one_that_was_not(
+    changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lens_task, "Engine", partial(Engine, save_every=4))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = train(whole)
-    caught = [killed(broken, lambda: any((broken / "cache").rglob("*.safetensors")), 0.0)]
+    expected = train(whole, *changes)
+    caught = [killed(broken, changes, lambda: any((broken / "cache").rglob("*.safetensors")), 0.0)]
     for number in range(4):
         step = last_step(broken)
-        caught.append(killed(broken, lambda step=step: last_step(broken) > step, 0.013 * number))
+        caught.append(killed(broken, changes, lambda step=step: last_step(broken) > step, 0.013 * number))
     assert all(caught), "every run must have been killed, not have ended"
     assert 0 < last_step(broken) < 12
-    found = train(broken)
+    found = train(broken, *changes)
     assert (found.steps, found.loss, found.score) == (expected.steps, expected.loss, expected.score)
     first, second = (load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, broken))
     assert set(first) == set(second)

@@ -28,6 +28,12 @@ CLIP = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
 VIT = ViTSpec("tiny", config=CLIP)
+TOKENS = (
+    "tokens.class_state.weight=1",
+    "tokens.patches={kind: readers, weight: 0.5, readers: 2, reader_steps: 3}",
+    "tokens.spread={weight: 4, directions: 16}",
+)
+"""Changes that put terms on tokens into a recipe."""
 SHAPES = ("disc", "square", "bar", "cross")
 
 

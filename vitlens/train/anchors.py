@@ -95,10 +95,15 @@ class AnchorTable:
     def lookup(self, rows: np.ndarray, chance: np.ndarray) -> dict[str, Tensor]:
         """Anchors {modality: [n, E]} of rows [n] from the store, normalised; `chance` [n] chooses among captions."""
         anchors = {}
-        for name, found in self._found.items():
+        for name in self._found:
             chosen = self.captions.choose(rows, chance) if _is_text(name) and self.captions else rows
-            anchors[name] = F.normalize(torch.from_numpy(found.parts.vectors(found.rows[chosen])), dim=-1)
+            anchors[name] = F.normalize(self.kept(name, chosen), dim=-1)
         return anchors
+
+    def kept(self, name: str, rows: np.ndarray) -> Tensor:
+        """What the store holds of rows [n] (of captions, by number), as the tower gave it: [n, E]."""
+        found = self._found[name]
+        return torch.from_numpy(found.parts.vectors(found.rows[rows]))
 
     def text_inputs(self, rows: np.ndarray, chance: np.ndarray) -> dict[str, Tensor]:
         """The captions chosen for rows [n], preprocessed: {modality: [n, ...]}; empty without a text anchor."""

@@ -30,24 +30,32 @@ from vitlens.train.examples import BadItems, Order, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named
 from vitlens.train.items import TrainItems, tries_for
 from vitlens.train.losses import AnchorLoss, LogitScale, chance_loss
+from vitlens.train.picture_tokens import PictureTargets, PictureTokens, check_tokens, picture_tokens
 from vitlens.train.recipe import Recipe, require
 from vitlens.train.records import Captions, Reader, Records, open_records
-from vitlens.train.start import anchor_name, load_anchors, train_mode, with_new_encoder
+from vitlens.train.start import IMAGE, anchor_name, load_anchors, train_mode, with_new_encoder
 from vitlens.train.task import Accuracy, Report, Task
+from vitlens.train.token_terms import TokenLook, TokenLoss
+from vitlens.vit import FrozenViT
 from vitlens.words import distinct, said_same, unknown_words
 
 Rows = str | Path | Sequence[Mapping[str, Any]]
 
 
 class LensNetwork(nn.Module):
-    """Sensor tensors x [b, ...] -> {"embedding": [b, E]}, normalised, float32."""
+    """Sensor tensors x [b, ...] -> {"embedding": [b, E]}, normalised, float32; and what `look` takes of the ViT's tokens."""
 
-    def __init__(self, encoder: LensEncoder) -> None:
+    def __init__(self, encoder: LensEncoder, look: TokenLook | None = None) -> None:
         super().__init__()
         self.encoder = encoder
+        self.look = look
 
     def forward(self, x: Tensor) -> Named:
-        return {"embedding": F.normalize(self.encoder(x).float(), dim=-1)}
+        if self.look is None:
+            return {"embedding": F.normalize(self.encoder(x).float(), dim=-1)}
+        embedding, hidden = self.encoder.look_through(x, self.look.layers)
+        seen = self.look(cast(FrozenViT, self.encoder.vit), hidden)
+        return {"embedding": F.normalize(embedding.float(), dim=-1), **seen}
 
 
 class LensTask(Task[ViTLens]):
@@ -61,7 +69,7 @@ class LensTask(Task[ViTLens]):
     """
 
     options: Recipe
-    loss: AnchorLoss
+    loss: AnchorLoss | TokenLoss
     network: LensNetwork
     output = "embedding"
 
@@ -75,7 +83,8 @@ class LensTask(Task[ViTLens]):
         if train is None:
             raise OptionError("no training data: data.train names a manifest or shards (--set data.train=FILE)")
         super().__init__(recipe)
-        self.chance = chance_loss(recipe.batch_size, len(recipe.anchors.modalities))
+        chance = chance_loss(recipe.batch_size, len(recipe.anchors.modalities))
+        self.chance = None if recipe.tokens.on else chance  # nobody knows what a guess gives of the other terms
         self.recipe, self.name = recipe, recipe.model.modality
         self.num_workers = recipe.data.num_workers
         self._given = model, train, evaluation if evaluation is not None else recipe.evaluation.data
@@ -103,14 +112,19 @@ class LensTask(Task[ViTLens]):
         self.anchors = self._anchors()
         self._check_captions()
         self.anchors_computed = self.anchors.fill(recipe.anchors.cache_folder, report) if recipe.anchors.cache else 0
+        self._prepare_tokens(report)
         self.zero_shot = None if evaluation is None else self._zero_shot(evaluation)
         self.every_epochs = None if evaluation is None else recipe.evaluation.every_epochs
         if recipe.anchors.cache:
             self.model.to("cpu")  # from here on anchors come from the disk: their towers need no room on the device
+        if self.targeted is not None and self.targeted.from_pixels:
+            self.model.tower("image").to(device)
         self.bad = BadItems(recipe.data.max_bad_share, len(self.table))
         self.bad.add([(self.reader.name(row), why) for row, why in sorted(self.anchors.unusable.items())])
         self.order = self._order()
         along = {} if recipe.anchors.cache else self.anchors.readers
+        if self.targeted is not None and self.targeted.from_pixels:
+            along = {**along, IMAGE: self.anchors.readers[IMAGE]}
         self.items = TrainItems(
             self.reader, self.order.usable, recipe.seed, recipe.data.augment, along, tries_for(recipe.data.max_bad_share)
         )
@@ -120,12 +134,29 @@ class LensTask(Task[ViTLens]):
         """Network and loss; nothing but a temperature is nothing that trains."""
         options = self.recipe.loss
         encoder.vit.gradient_checkpointing = self.recipe.gradient_checkpointing
-        self.network = LensNetwork(encoder)
+        self.network = LensNetwork(encoder, self.pictures and TokenLook(self.recipe.tokens, self.pictures.readers))
         if not any(p.requires_grad for p in encoder.parameters()):
             raise OptionError("nothing trains: there is no ModEmbed or lens to train, and model.trains names nothing")
         initial = options.initial_scale or self.model.logit_scale
         scale = LogitScale(initial, max_scale=options.max_scale, learn=options.learn_scale)
         self.loss = AnchorLoss(scale, ignore_duplicates=options.ignore_duplicates)
+        if self.pictures is not None:
+            known, tokens = self.pictures, self.recipe.tokens
+            self.loss = TokenLoss(self.loss, tokens, known.statistics, pool=known.pool, seed=self.recipe.seed)
+
+    def _prepare_tokens(self, report: Report) -> None:
+        """What the terms on tokens know of pictures, and their targets; without terms nothing."""
+        recipe, tokens, anchors = self.recipe, self.recipe.tokens, self.anchors
+        self.pictures: PictureTokens | None = None
+        self.targeted: PictureTargets | None = None
+        if not tokens.on:
+            return
+        check_tokens(tokens, cast(LensEncoder, self.model.encoders[self.name]).vit, self.model, anchors.modalities)
+        folder = recipe.anchors.cache_folder
+        self.targeted = PictureTargets(self.model, anchors, tokens, cache=recipe.anchors.cache)
+        self.targeted.fill(folder, report)
+        usable = {"usable": anchors.usable(), "seed": recipe.seed, "folder": folder, "report": report}
+        self.pictures = picture_tokens(anchors.engine, anchors.readers[IMAGE], options=tokens, **usable)
 
     def _check_anchors(self) -> None:
         for name in self.recipe.anchors.modalities:
@@ -188,6 +219,8 @@ class LensTask(Task[ViTLens]):
     def identity(self) -> dict[str, Any]:
         """The recipe, the data, and the anchors' weights."""
         inputs = {"train": self.table.fingerprint, "usable": len(self.order.usable), "anchors": dict(self.anchors.engine.hashes)}
+        if self.pictures is not None:
+            inputs["picture_tokens"] = self.pictures.key
         return {**self.recipe.identity(), "inputs": inputs}
 
     # --- while it trains -----------------------------------------------------------------------------------------------
@@ -197,11 +230,13 @@ class LensTask(Task[ViTLens]):
         rows, device = np.array(batch.rows, np.int64), batch.inputs["x"].device
         chance = [seed_of(self.recipe.seed, "caption", *key) for key in zip(batch.epochs, batch.rows, strict=True)]
         captions = np.array(chance, np.int64)
+        of_pictures = {} if self.targeted is None else self.targeted.of(rows, batch.targets.get(IMAGE), device)
         if self.recipe.anchors.cache:
             found = self.anchors.lookup(rows, captions)
-            return {name: anchor.to(device, non_blocking=True) for name, anchor in found.items()}
+            return {name: anchor.to(device, non_blocking=True) for name, anchor in found.items()} | of_pictures
         inputs = {**batch.targets, **self.anchors.text_inputs(rows, captions)}
-        return {name: F.normalize(self.model.tower(name)(x.to(device)).float(), dim=-1) for name, x in inputs.items()}
+        found = {name: F.normalize(self.model.tower(name)(x.to(device)).float(), dim=-1) for name, x in inputs.items()}
+        return found | of_pictures
 
     def train_mode(self, network: nn.Module) -> None:
         """Only what trains is in training mode."""
@@ -216,8 +251,9 @@ class LensTask(Task[ViTLens]):
         self.loss.scale.clamp_()
 
     def logged(self) -> dict[str, float]:
-        """The temperature."""
-        return {"logit_scale": self.loss.scale.value}
+        """The temperature, and the terms on tokens."""
+        terms = self.loss.values if isinstance(self.loss, TokenLoss) else {}
+        return {"logit_scale": self.loss.scale.value, **terms}
 
     def evaluate(self, network: Callable[[Named], Named], device: torch.device) -> Accuracy | None:
         """Zero-shot classification of the labelled items."""

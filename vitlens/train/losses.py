@@ -115,7 +115,11 @@ class AnchorLoss(nn.Module):
 
     def forward(self, outputs: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> Tensor:
         """`outputs`' "embedding" [n, E] and the anchors {name: [n, E]} of this process' items -> the loss."""
-        embedding, scale = outputs["embedding"].float(), self.scale().float()
+        return self.between(outputs["embedding"], anchors, self.scale())
+
+    def between(self, embedding: Tensor, anchors: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        """The same of any embedding [n, E], at a temperature of its own."""
+        embedding, scale = embedding.float(), scale.float()
         return torch.stack(
             [clip_loss(embedding, rows.float(), scale, ignore_duplicates=self.ignore_duplicates) for rows in anchors.values()]
         ).sum()

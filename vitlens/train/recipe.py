@@ -113,6 +113,72 @@ class LossOptions:
 
 
 @dataclass(frozen=True)
+class ClassStateOptions:
+    """The class token's whole state is to be the picture's, not only what the projection keeps of it."""
+
+    weight: float = 0.0
+    layer: int | None = None
+    """The block, counted from the end (-1 the last), whose output the host reads; none: the last one's behind the final norm."""
+
+    @property
+    def block(self) -> int:
+        """The block whose output is taken."""
+        return self.layer or -1
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """The patch tokens are to say what a picture's say: to small frozen readers, or token by token where the grid is the same."""
+
+    kind: Literal["none", "per_token", "readers"] = "none"
+    weight: float = 1.0
+    layer: int = -2
+    """The block, counted from the end, whose output is read; -2, the last but one, is what LLaVA reads."""
+    readers: int = 3
+    reader_steps: int = 300
+    """Steps in which the readers are fitted to pictures, before the training."""
+
+
+@dataclass(frozen=True)
+class SpreadOptions:
+    """The patch tokens of a batch are to be spread as pictures' are: sliced Wasserstein distance, at the layer of `patches`."""
+
+    weight: float = 0.0
+    directions: int = 64
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """For hosts that read the ViT's tokens and not the embedding: what of the tokens is to be a picture's (docs/tokens.md)."""
+
+    class_state: ClassStateOptions = field(default_factory=ClassStateOptions)
+    patches: PatchOptions = field(default_factory=PatchOptions)
+    spread: SpreadOptions = field(default_factory=SpreadOptions)
+    pictures: int = 1000
+    """Training pictures that channel statistics, readers and the pool of tokens are made from."""
+
+    @property
+    def patches_weight(self) -> float:
+        """0 without a term on patch tokens."""
+        return 0.0 if self.patches.kind == "none" else self.patches.weight
+
+    @property
+    def on(self) -> bool:
+        """Whether there is any term."""
+        return max(self.class_state.weight, self.patches_weight, self.spread.weight) > 0
+
+    @property
+    def need_patches(self) -> bool:
+        """Whether a term needs the patch tokens themselves."""
+        return self.spread.weight > 0 or (self.patches.kind == "per_token" and self.patches.weight > 0)
+
+    @property
+    def per_token(self) -> bool:
+        """Whether every picture's own patch tokens are needed."""
+        return self.patches.kind == "per_token" and self.patches.weight > 0
+
+
+@dataclass(frozen=True)
 class Recipe(RunOptions):
     """The training of a lens: what it is, what it is to agree with, on which data; and how the run goes."""
 
@@ -123,12 +189,13 @@ class Recipe(RunOptions):
     data: DataOptions = field(default_factory=DataOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     loss: LossOptions = field(default_factory=LossOptions)
+    tokens: TokenOptions = field(default_factory=TokenOptions)
     gradient_checkpointing: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON types: what is trained first, then how."""
         known = super().to_dict()
-        first = ("name", "notes", "model", "anchors", "data", "evaluation", "loss")
+        first = ("name", "notes", "model", "anchors", "data", "evaluation", "loss", "tokens")
         return {key: known[key] for key in dict.fromkeys((*first, *known))}
 
     def identity(self) -> dict[str, Any]:
@@ -143,11 +210,20 @@ class Recipe(RunOptions):
 
     def ranges(self) -> list[Range]:
         """Every number with a range."""
-        data, loss = self.data, self.loss
+        data, loss, tokens = self.data, self.loss, self.tokens
         return [
             *super().ranges(),
             ("loss.max_scale", loss.max_scale, 1.0, None),
             ("loss.initial_scale", loss.initial_scale, 1.0, loss.max_scale),
+            ("tokens.class_state.weight", tokens.class_state.weight, 0.0, None),
+            ("tokens.class_state.layer", tokens.class_state.layer, -1000, -1),
+            ("tokens.patches.weight", tokens.patches.weight, 0.0, None),
+            ("tokens.patches.layer", tokens.patches.layer, -1000, -1),
+            ("tokens.patches.readers", tokens.patches.readers, 1, 64),
+            ("tokens.patches.reader_steps", tokens.patches.reader_steps, 1, None),
+            ("tokens.spread.weight", tokens.spread.weight, 0.0, None),
+            ("tokens.spread.directions", tokens.spread.directions, 1, None),
+            ("tokens.pictures", tokens.pictures, 2, None),
             ("data.max_bad_share", data.max_bad_share, 0.0, 1),
             ("data.num_workers", data.num_workers, 0, 1024),
             ("data.repeat", data.repeat, 1, None),
