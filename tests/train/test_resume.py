@@ -60,9 +60,7 @@ def last_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("changes", [(), TOKENS], ids=["plain", "tokens"])
-def test_a_killed_run_ends_as_one_that_was_not(
-    changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_as_one_that_was_not(changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lens_task, "Engine", partial(Engine, save_every=4))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = train(whole, *changes)

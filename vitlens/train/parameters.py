@@ -13,6 +13,7 @@ from vitlens.display.table import Table
 from vitlens.encoder import LensEncoder, build_encoder
 from vitlens.train.losses import LogitScale
 from vitlens.train.optimizer import has_decay
+from vitlens.train.picture_tokens import POOL
 from vitlens.train.recipe import Recipe, require
 from vitlens.train.start import anchor_name, anchor_spec, encoder_spec
 
@@ -138,9 +139,11 @@ def summary(recipe: Recipe) -> list[str]:
     length = f"{s.epochs} epochs" + (f", at most {s.max_steps} steps" if s.max_steps else "")
     micro = f", {recipe.micro_batch} at once in each process" if recipe.micro_batch else ""
     cached = "anchors computed once" if recipe.anchors.cache else "anchors computed at every step"
+    tokens = token_lines(recipe) if recipe.tokens.on else []
     return [
         f"model      {recipe.model.modality} -> {anchor_name(recipe)}",
         f"loss       CLIP loss to {' + '.join(recipe.anchors.modalities)}, {cached}",
+        *tokens,
         f"batch      {recipe.batch_size} items over all processes{micro}",
         f"optimiser  AdamW lr {o.lr:g}, betas {o.betas[0]:g} {o.betas[1]:g}, eps {o.eps:g}, weight decay {o.weight_decay:g}"
         + (f", gradient norm {o.clip_norm:g}" if o.clip_norm else ""),
@@ -148,3 +151,27 @@ def summary(recipe: Recipe) -> list[str]:
         f"precision  {recipe.precision}",
         f"data       {d.train or '(none yet: data.train=FILE)'}",
     ]
+
+
+def token_lines(recipe: Recipe) -> list[str]:
+    """The terms on tokens in words, and what is kept of pictures for them, in bytes."""
+    options, patches = recipe.tokens, recipe.tokens.patches
+    with torch.device("meta"):
+        vit = build_encoder(encoder_spec(recipe, anchor_spec(recipe))).vit
+    state, pool = 4 * vit.width, 2 * vit.width * min(POOL, options.pictures * vit.patches)
+    words, kept = [], []
+    if options.class_state.weight:
+        layer = options.class_state.layer
+        where = "the final norm" if layer is None else f"block {layer}"
+        words.append(f"class state behind {where} x {options.class_state.weight:g}")
+        kept.append(f"class states {state:,} bytes an item" if recipe.anchors.cache else "class states through the picture tower")
+    if options.patches_weight:
+        what = f"{patches.readers} readers of" if patches.kind == "readers" else "every one of"
+        words.append(f"{what} the patch tokens behind block {patches.layer} x {patches.weight:g}")
+    if options.per_token:
+        kept.append("of patch tokens nothing: pictures through their tower at every step")
+    if options.spread.weight:
+        words.append(f"their spread in {options.spread.directions} directions x {options.spread.weight:g}")
+    kept.append(f"a pool of patch tokens {pool:,} bytes once, from {options.pictures:,} pictures")
+    held = f"; held for a step: patch tokens {4 * vit.patches * vit.width:,} bytes an item" if options.need_patches else ""
+    return [f"tokens     {', '.join(words)}", f"cached     {'; '.join(kept)}{held}"]

@@ -1,7 +1,7 @@
 """What the terms on tokens know of pictures, made once from training pictures and kept beside the anchors: channel statistics of
 class state and patch tokens, frozen readers of the patch tokens, and a pool of patch tokens.
 
-It is kept by the picture tower's weights, the preprocessing, the options, the seed and what the pictures hold, and is the same for
+It is kept by the picture tower's weights, the preprocessing, the options, the seed and what the pictures hold, and is the same in
 every process. What the terms compare with item by item - class states, patch tokens - is in `PictureTargets`.
 """
 
@@ -76,7 +76,7 @@ def check_tokens(options: TokenOptions, vit: ViT, model: ViTLens, anchors: Seque
     """
     if "image" not in anchors:
         raise OptionError(
-            f"tokens: every term compares with pictures' tokens, and anchors.modalities is [{', '.join(anchors)}]: add image to it "
+            f"tokens: every term compares with pictures' tokens, and anchors.modalities is [{', '.join(anchors)}]: add image "
             "(and a column of pictures), or leave tokens out; without pictures nothing is left of it"
         )
     pictures = cast(LensEncoder, model.tower("image")).vit
@@ -142,7 +142,9 @@ def _key(engine: Engine, reader: Reader, rows: np.ndarray, options: TokenOptions
     return hashlib.blake2b(text, digest_size=DIGEST).hexdigest()
 
 
-def _made(engine: Engine, reader: Reader, rows: np.ndarray, options: TokenOptions, seed: int, report: Report) -> dict[str, Tensor]:
+def _made(
+    engine: Engine, reader: Reader, rows: np.ndarray, options: TokenOptions, seed: int, report: Report
+) -> dict[str, Tensor]:
     """All of it as tensors by name."""
     encoder = cast(LensEncoder, engine.model.tower("image"))
     vit, device = cast(FrozenViT, encoder.vit), engine.model.device
@@ -163,9 +165,7 @@ def _made(engine: Engine, reader: Reader, rows: np.ndarray, options: TokenOption
 
 
 @torch.no_grad()
-def _look(
-    engine: Engine, encoder: LensEncoder, reader: Reader, rows: np.ndarray, options: TokenOptions, report: Report
-) -> _Seen:
+def _look(engine: Engine, encoder: LensEncoder, reader: Reader, rows: np.ndarray, options: TokenOptions, report: Report) -> _Seen:
     device, vit = engine.model.device, cast(FrozenViT, encoder.vit)
     wanted = {options.class_state.block, options.patches.layer}
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -214,8 +214,10 @@ def _unpacked(key: str, tensors: dict[str, Tensor], vit: FrozenViT, options: Tok
 
 
 class PictureTargets:
-    """Class states and patch tokens of the items' own pictures. Class states are kept on disk as the anchors are, in the precision
-    of the run; patch tokens, and without a cache class states, come through the picture tower at every step.
+    """Class states and patch tokens of the items' own pictures.
+
+    Class states are kept on disk as the anchors are; patch tokens, and without a cache class states, come through the picture
+    tower at every step.
     """
 
     def __init__(self, model: ViTLens, anchors: AnchorTable, options: TokenOptions, *, cache: bool) -> None:
@@ -229,9 +231,8 @@ class PictureTargets:
             behind = "the final norm" if layer is None else f"block {layer}"
             space = EmbeddingSpace(f"{model.space.name}, class state behind {behind}", encoder.vit.width)
             image = tuple(spec for spec in model.spec.encoders if spec.modality == "image")
-            states = ViTLens(
-                spec=replace(model.spec, space=space, encoders=image, text=None), encoders=cast(Any, {"image": self.states}), text=None
-            )
+            spec = replace(model.spec, space=space, encoders=image, text=None)
+            states = ViTLens(spec=spec, encoders=cast(Any, {"image": self.states}), text=None)
             engine = replace(anchors.engine, model=states, hashes={})
             self.kept = AnchorTable(engine, anchors.table, ["image"], readers=anchors.readers, captions=None)
 

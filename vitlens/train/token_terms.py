@@ -52,7 +52,11 @@ class TokenReader(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, width))
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.head = nn.Sequential(
-            nn.Flatten(), nn.LayerNorm(queries * width), nn.Linear(queries * width, 2 * width), nn.GELU(), nn.Linear(2 * width, dim)
+            nn.Flatten(),
+            nn.LayerNorm(queries * width),
+            nn.Linear(queries * width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, dim),
         )
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
