@@ -37,7 +37,7 @@ class QFormerHost(ChatHost):
     The frames of a video are streams of their own, and so are the clips of a sound.
 
     `look` says which of the ViT's tokens the Q-Former sees, of all streams or {stream: which}: "all", as the host does, or the
-    "class_token" alone. A lens is trained through the class token: its other tokens need not say what a picture's say.
+    "class_token" alone. It helps with lenses whose class state is no picture's: the Q-Former looks past it (docs/tokens.md).
     """
 
     needs = "language_model"

@@ -6,17 +6,21 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
 import vitlens
 from vitlens.adapters.generate.any_to_any import AnyToAny
 from vitlens.benchmarks.toybox import World
+from vitlens.benchmarks.toybox.demo.attention import class_shares
 from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import generator_tables
+from vitlens.benchmarks.toybox.sensors import drawn as sensors_drawn
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training import generators
@@ -25,6 +29,7 @@ from vitlens.benchmarks.toybox.training.host import QUESTIONS, HostRecipe, answe
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
+from vitlens.cli.app import app
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 
@@ -130,6 +135,37 @@ def test_the_hosts_image_path_is_transformers_own(model: ViTLens, drawn: object)
         ours = host.soft_tokens([question] * 4, {"image": items})
     assert torch.equal(own, ours)
     assert ask(host, question, {"image": items}, batch=3) == host.generate([question] * 4, {"image": items}, **ANSWERING)
+
+
+def test_where_the_host_looks_is_told(drawn: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pictures it looks at the class token; a lens whose class state is no picture's is looked past (docs/tokens.md)."""
+    monkeypatch.setattr(sensors_drawn, "draw", lambda *_, **__: drawn)
+    done = CliRunner().invoke(
+        app, ["toybox", "attention", "-o", str(tmp_path / "seen.png"), "-n", "28", "--folder", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    with PIL.Image.open(tmp_path / "seen.png") as figure:
+        assert figure.size[0] > 400
+    found = {
+        line.split()[0]: float(line.split()[-1])
+        for line in done.output.splitlines()
+        if line.split()[:1] in (["image"], ["depth"])
+    }
+    assert found["image"] > 60
+    assert found["depth"] < 20
+    wrong = CliRunner().invoke(app, ["toybox", "attention", "-o", str(tmp_path / "seen.bmp")])
+    assert isinstance(wrong.exception, OptionError)
+
+
+def test_what_is_recorded_is_what_the_host_attends_with(model: ViTLens, drawn: object) -> None:
+    host = talking_host(model, look="all")
+    items = drawn.column("depth")[:3]  # type: ignore[attr-defined]
+    before = host.soft_tokens(["what is this?"] * 3, {"depth": items})
+    shares = class_shares(host, {"depth": items})
+    assert len(shares) == 3 and all(0 < share < 1 for share in shares)
+    assert torch.equal(before, host.soft_tokens(["what is this?"] * 3, {"depth": items})), "recording leaves no trace"
+    alone = class_shares(talking_host(model, look="class_token"), {"depth": items})
+    assert alone == pytest.approx([1, 1, 1])
 
 
 def test_the_shipped_painter_draws_what_was_scanned(model: ViTLens, drawn: object) -> None:

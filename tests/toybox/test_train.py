@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,19 @@ import vitlens
 from vitlens.benchmarks.toybox import World
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate, hit_rates
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
-from vitlens.benchmarks.toybox.sensors.drawn import draw
+from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
 from vitlens.benchmarks.toybox.training import train
-from vitlens.benchmarks.toybox.training.card import zoo_card
-from vitlens.benchmarks.toybox.training.clip import ClipRecipe
-from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
-from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained
+from vitlens.benchmarks.toybox.training.card import card_text, zoo_card
+from vitlens.benchmarks.toybox.training.clip import ClipRecipe, train_clip
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, lens_recipe, token_recipe
+from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained, stages
 from vitlens.cards import PACKAGE
 from vitlens.errors import OptionError
 from vitlens.facts import yaml_of
 from vitlens.model import ViTLens
+from vitlens.train import LensTask, Trainer
+from vitlens.train.logs import read_csv
+from vitlens.train.recipe import PatchOptions
 
 CLIP = ClipRecipe(
     objects=64, clip_only=16, epochs=1, batch=32, warmup=1, width=64, layers=3, embed_dim=32, text_width=32, text_layers=1
@@ -77,6 +81,23 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, Trained], monkeypat
     other = ToyboxRecipe(clip=CLIP, objects=33)
     with pytest.raises(OptionError, match="other numbers"):
         train.train_toybox(folder, other)
+
+
+def test_lenses_go_on_with_terms_on_their_tokens_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "VALIDATION", 28)
+    recipe = replace(TINY, tokens=True, ablations=())
+    assert "then 140 steps with terms on its tokens" in stages(recipe)[1]
+    assert "went on for 140 steps" in card_text(recipe, Trained(vitlens.load("vitlens-toybox"), Results(), {}, {}))
+    base = lens_recipe("audio", width=64, epochs=1, output=str(tmp_path / "audio"), cache=str(tmp_path / "cache"), batch_size=16)
+    told = token_recipe(base, output=str(tmp_path / "more"), steps=2)
+    assert told.tokens.on and told.schedule.max_steps == 2
+    told = replace(told, tokens=replace(told.tokens, patches=PatchOptions("readers", readers=1, reader_steps=1)))
+    clip = train_clip(tmp_path, CLIP, workers=1)
+    rows = Rows(draw(tmp_path / "drawn", World(), "train", 32, ["image", "audio"], workers=1), "audio")
+    first = Trainer(LensTask(base, model=clip, train=rows), progress=False).run().model
+    more = Trainer(LensTask(told, model=first, train=rows), progress=False).run()
+    assert more.steps == 2
+    assert {"class_state", "readers", "spread"} <= set(read_csv(tmp_path / "more" / "log.csv")[0])
 
 
 def test_tables_say_what_was_measured(trained: tuple[Path, Trained]) -> None:

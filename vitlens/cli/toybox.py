@@ -1,4 +1,4 @@
-"""`vitlens toybox make | train | hosts | eval`: the embedded world as files, the trainings, and the tables."""
+"""`vitlens toybox make | train | hosts | attention | eval`: the embedded world as files, the trainings, and the tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from vitlens.cli.console import say, say_json, say_tables
 from vitlens.cli.options import DryRunOption, JsonOption, new_app
-from vitlens.disk import ignore_runs, output_folder
+from vitlens.disk import ignore_runs, output_file, output_folder
 
 app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
@@ -55,6 +55,9 @@ def train(
     clip_objects: Annotated[int, typer.Option(min=1, help="Pictures that the CLIP looks at.")] = 24_000,
     clip_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the CLIP.")] = 10,
     ablations: Annotated[bool, typer.Option(help="Train the ablations of the method, too.")] = True,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Go on with terms on every lens's tokens, for hosts that read those.")
+    ] = False,
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
@@ -74,6 +77,7 @@ def train(
         sensors=tuple(sensor or LENSES),
         objects=objects,
         epochs=epochs,
+        tokens=tokens,
         ablations=tuple(ABLATIONS) if ablations else (),
         seed=seed,
     )
@@ -120,6 +124,37 @@ def hosts(
     ignore_runs(output)
     say_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
     say(f"hosts: {output / 'generators'}")
+
+
+@app.command()
+def attention(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The figure: .png, .svg or .pdf.")] = Path("attention.png"),
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A zoo name or model folder; may be repeated.")] = None,
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Held-out objects.")] = 112,
+    folder: Annotated[Path | None, typer.Option(help="Keep here what is drawn (default: a temporary folder).")] = None,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+) -> None:
+    """Draw how much of the shipped host's attention lies on the class token, for pictures and for what sensors measured.
+
+    Two models beside each other show what training with terms on tokens changes (docs/tokens.md).
+    """
+    from vitlens.benchmarks.toybox.demo.attention import attended, attention_figure, attention_table
+    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
+    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.benchmarks.toybox.world.objects import World
+    from vitlens.display.pictures import FORMATS, save
+    from vitlens.model import load
+
+    output_file("figure", output, FORMATS)
+    if folder is not None:
+        output_folder("the objects", folder)
+    models = {name: load(name) for name in model or ["vitlens-toybox"]}
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        drawn = draw(Path(place), World(seed), "test", objects, list(SENSORS), workers=num_workers)
+        rows = [row for name, loaded in models.items() for row in attended(loaded, drawn, name=Path(name).name)]
+    say_tables([attention_table(rows)])
+    say(f"figure: {save(attention_figure(rows), output)}")
 
 
 @app.command("eval")

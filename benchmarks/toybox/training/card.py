@@ -9,7 +9,7 @@ from typing import Any
 from vitlens.benchmarks.toybox.demo.evaluate import Results
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
-from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
 from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
@@ -74,6 +74,12 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _token_stage(recipe: ToyboxRecipe) -> str:
+    if not recipe.tokens:
+        return ""
+    return f"- All of these lenses went on for {TOKEN_STEPS} steps with terms on their tokens (docs/tokens.md).\n"
+
+
 def _length(pace: RunOptions) -> str:
     return f"{pace.schedule.epochs} epochs in batches of {pace.batch_size}"
 
@@ -102,6 +108,7 @@ def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
         f"- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
         f"{epochs} epochs on {recipe.objects:,} of the same objects, {recipe.batch_size} a batch, against the CLIP's picture "
         "and text embeddings.\n"
+        f"{_token_stage(recipe)}"
         "- Five shapes (stool, goblet, snowman, dumbbell, tree) were shown to the CLIP and to no lens; of every other shape one "
         "material was kept out of all training.\n"
         f"- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each, the shipped variant too.",

@@ -13,7 +13,17 @@ from typing import Any
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.train import Recipe
 from vitlens.train.options import CheckpointOptions, LogOptions, OptimizerOptions, ScheduleOptions
-from vitlens.train.recipe import AnchorOptions, DataOptions, EvaluationOptions, LossOptions, ModelOptions
+from vitlens.train.recipe import (
+    AnchorOptions,
+    ClassStateOptions,
+    DataOptions,
+    EvaluationOptions,
+    LossOptions,
+    ModelOptions,
+    PatchOptions,
+    SpreadOptions,
+    TokenOptions,
+)
 from vitlens.vit import Trainable
 
 LENSES: dict[str, ModelOptions] = {
@@ -63,6 +73,12 @@ AUGMENTED = ("point_cloud", "depth", "tactile")
 """Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
 first moment of a blow, or of a glance.
 """
+CLASS_STATE = ClassStateOptions(weight=1.0)
+SPEAKING = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="readers"), spread=SpreadOptions(weight=4.0))
+"""The terms on tokens of docs/tokens.md, as they did best there."""
+ALIGNED = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="per_token"))
+"""For a sensor that looks at a thing as its picture does, patch by patch: depth."""
+TOKEN_STEPS = 140
 TEMPLATES = {"shape": ["a {}", "a photo of a {}", "this is a {}"], "material": ["something made of {}", "this is made of {}"]}
 ABLATED = "depth"
 """The sensor on which the method is taken apart."""
@@ -96,6 +112,20 @@ def lens_recipe(
         batch_size=batch_size,
         precision="bf16",
         seed=seed,
+        output=output,
+    )
+
+
+def token_recipe(base: Recipe, *, output: str, steps: int = TOKEN_STEPS) -> Recipe:
+    """Further steps of a lens that was trained by `base`, with terms on its tokens; it begins at the anchors' own encoder."""
+    return replace(
+        base,
+        name=f"{base.name}-tokens",
+        model=replace(base.model, start="anchors"),
+        tokens=ALIGNED if base.model.modality == "depth" else SPEAKING,
+        loss=replace(base.loss, initial_scale=None),
+        optimizer=replace(base.optimizer, lr=5e-4),
+        schedule=replace(base.schedule, warmup_steps=5, epochs=max(2, base.schedule.epochs), max_steps=steps),
         output=output,
     )
 

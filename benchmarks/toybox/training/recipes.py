@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.host import HostRecipe
-from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.checks import known, whole
 from vitlens.model import ViTLens
@@ -25,6 +25,8 @@ class ToyboxRecipe:
     epochs: int | None = None
     """Of every lens; none: each sensor's own (`EPOCHS`)."""
     batch_size: int = 128
+    tokens: bool = False
+    """Whether every lens goes on with terms on its tokens, for hosts that read those."""
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     ablation_epochs: int = 1
     """Of every variant, the shipped one too: less than a lens gets, so that all of them are affordable."""
@@ -61,6 +63,7 @@ def stages(recipe: ToyboxRecipe) -> Sequence[str]:
     for sensor in recipe.sensors:
         found.append(
             f"draw {recipe.objects} objects as {sensor} sees them; train its lens for {recipe.lens_epochs(sensor)} epochs"
+            + (f", then {TOKEN_STEPS} steps with terms on its tokens" if recipe.tokens else "")
         )
     found += [f"ablation, {recipe.ablation_epochs} epochs: {ABLATIONS[name]}" for name in recipe.ablations]
     return [*found, f"measure on {', '.join(f'{n} {split}' for split, n in HELD_OUT.items())}"]

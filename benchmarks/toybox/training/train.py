@@ -20,7 +20,7 @@ from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate
 from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
 from vitlens.benchmarks.toybox.training.card import write_card
 from vitlens.benchmarks.toybox.training.clip import train_clip
-from vitlens.benchmarks.toybox.training.lenses import ABLATED, LENSES, ablation_recipe, lens_recipe
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, LENSES, ablation_recipe, lens_recipe, token_recipe
 from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained
 from vitlens.benchmarks.toybox.world.objects import World
 from vitlens.disk import atomic
@@ -81,7 +81,11 @@ class _Run:
 
     def lens(self, clip: ViTLens, sensor: str) -> ViTLens:
         """One sensor's encoder beside its anchors."""
-        return self._trained(clip, self._recipe(sensor))
+        recipe = self._recipe(sensor)
+        found = self._trained(clip, recipe)
+        if not self.recipe.tokens:
+            return found
+        return self._trained(found, token_recipe(recipe, output=str(self.home / "lenses" / f"{sensor}-tokens")))
 
     def ablation(self, clip: ViTLens, name: str) -> Results:
         """The table of one ablation, measured on its sensor alone."""
