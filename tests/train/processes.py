@@ -24,10 +24,11 @@ from vitlens.train.losses import average_gradients
 from vitlens.train.parallel import Parallel, named_trainable, start_accelerate, whole
 
 BATCH = 8
+ALIGNED = ("data.augment=false", "tokens.class_state.weight=1", "tokens.patches.kind=per_token")
 ALONE: dict[str, tuple[str, ...]] = {
     "plain": ("model.trains.first_blocks=1",),
     "tokens": ("model.trains.first_blocks=1", *TOKENS),
-    "per_token": ("model.trains.first_blocks=1", "tokens.class_state.weight=1", "tokens.patches.kind=per_token"),
+    "per_token": ("model.trains.first_blocks=1", *ALIGNED),
 }
 """What one process does."""
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -217,6 +217,15 @@ def test_readers_are_kept_by_the_anchors_weights_and_the_seed(tmp_path: Path, mo
     assert len(keys) == 5
 
 
+def test_pictures_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    rows = world(24)
+    whole = prepared(tmp_path / "a", *READERS, "anchors.cache=false", rows=rows[1:]).pictures
+    rows[0]["image"] = tmp_path / "gone.png"
+    found = prepared(tmp_path / "b", *READERS, "anchors.cache=false", "data.max_bad_share=0.1", rows=rows).pictures
+    assert whole is not None and found is not None
+    assert torch.allclose(found.statistics.patch_mean, whole.statistics.patch_mean, atol=1e-5)
+
+
 def test_readers_learn_to_read_pictures(tmp_path: Path) -> None:
     """Fitted on pictures' patch tokens they tell which picture it is; with their first weights they do not."""
     found = []
@@ -243,11 +252,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         "tokens.patches={kind: readers, layer: -7}": r"tokens\.patches\.layer=-7",
         "tokens.spread={weight: 1, directions: 99}": r"tokens\.spread\.directions=99: tokens of width 32",
         "tokens.class_state={weight: 1, layer: 2}": r"tokens\.class_state\.layer must be",
+        "data.augment=true": r"per_token compares .* set data\.augment=false",
         "tokens.patches.kind=cosine": r"tokens\.patches\.kind",
         "tokens.patch.kind=none": r"unknown key 'tokens.patch'; did you mean tokens\.patches\?",
     }.items():
         with pytest.raises(OptionError, match=message):
-            prepared(tmp_path, change)
+            prepared(tmp_path, *(PER_TOKEN if change == "data.augment=true" else ()), change)
     perceiver = ("model.lens={kind: perceiver, depth: 1, latents: 9}", "model.trains.first_blocks=0")
     lens = prepared(tmp_path, *PER_TOKEN, *perceiver)
     with pytest.raises(OptionError, match="the lens gives 9 patch tokens, a picture 16"):

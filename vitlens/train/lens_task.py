@@ -134,7 +134,8 @@ class LensTask(Task[ViTLens]):
         """Network and loss; nothing but a temperature is nothing that trains."""
         options = self.recipe.loss
         encoder.vit.gradient_checkpointing = self.recipe.gradient_checkpointing
-        self.network = LensNetwork(encoder, self.pictures and TokenLook(self.recipe.tokens, self.pictures.readers))
+        look = None if self.pictures is None else TokenLook(self.recipe.tokens, self.pictures.readers)
+        self.network = LensNetwork(encoder, look)
         if not any(p.requires_grad for p in encoder.parameters()):
             raise OptionError("nothing trains: there is no ModEmbed or lens to train, and model.trains names nothing")
         initial = options.initial_scale or self.model.logit_scale
@@ -151,12 +152,13 @@ class LensTask(Task[ViTLens]):
         self.targeted: PictureTargets | None = None
         if not tokens.on:
             return
-        check_tokens(tokens, cast(LensEncoder, self.model.encoders[self.name]).vit, self.model, anchors.modalities)
+        vit = cast(LensEncoder, self.model.encoders[self.name]).vit
+        check_tokens(tokens, vit, self.model, anchors.modalities, augment=recipe.data.augment)
         folder = recipe.anchors.cache_folder
         self.targeted = PictureTargets(self.model, anchors, tokens, cache=recipe.anchors.cache)
         self.targeted.fill(folder, report)
-        usable = {"usable": anchors.usable(), "seed": recipe.seed, "folder": folder, "report": report}
-        self.pictures = picture_tokens(anchors.engine, anchors.readers[IMAGE], options=tokens, **usable)
+        reader, usable = anchors.readers[IMAGE], anchors.usable()
+        self.pictures = picture_tokens(anchors.engine, reader, usable, tokens, seed=recipe.seed, folder=folder, report=report)
 
     def _check_anchors(self) -> None:
         for name in self.recipe.anchors.modalities:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from vitlens.checkpoint import save_tensors
 from vitlens.encoder import LensEncoder
-from vitlens.errors import OptionError
+from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
 from vitlens.processes import from_main, world
 from vitlens.space import EmbeddingSpace
@@ -68,11 +69,12 @@ class _Seen:
     patches: Tensor
 
 
-def check_tokens(options: TokenOptions, vit: ViT, model: ViTLens, anchors: Sequence[str]) -> None:
+def check_tokens(options: TokenOptions, vit: ViT, model: ViTLens, anchors: Sequence[str], *, augment: bool) -> None:
     """Refuse terms that nothing can be compared for.
 
     Raises:
-        OptionError: no pictures among the anchors; a ViT of other tokens than theirs; a class state of a ViT without class token.
+        OptionError: no pictures among the anchors; a ViT of other tokens than theirs; a class state of a ViT without class token;
+            tokens one by one of augmented items.
     """
     if "image" not in anchors:
         raise OptionError(
@@ -89,6 +91,11 @@ def check_tokens(options: TokenOptions, vit: ViT, model: ViTLens, anchors: Seque
             raise OptionError(f"tokens.{name}.layer={layer}: there are {depth} blocks, so -1 to -{depth}")
     if options.class_state.weight and getattr(pictures, "class_token", None) is None:
         raise OptionError("tokens.class_state: this ViT has no class token; set its weight to 0 and use tokens.patches")
+    if options.per_token and augment:
+        raise OptionError(
+            "tokens.patches.kind=per_token compares with the picture patch by patch, and augmentation moves the lens's view "
+            "alone: set data.augment=false, or choose readers"
+        )
     if options.spread.weight and options.spread.directions > vit.width:
         raise OptionError(f"tokens.spread.directions={options.spread.directions}: tokens of width {vit.width} have no more")
 
@@ -170,13 +177,26 @@ def _look(engine: Engine, encoder: LensEncoder, reader: Reader, rows: np.ndarray
     wanted = {options.class_state.block, options.patches.layer}
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(rows), engine.batch_size):
-        batch = [reader.modality.transform(reader.load(int(row))) for row in rows[start : start + engine.batch_size]]
+        batch = _readable(reader, rows[start : start + engine.batch_size])
+        if not batch:
+            continue
         embedding, hidden = encoder.look_through(torch.stack(batch).to(device), wanted)
         states = class_state(vit, hidden[options.class_state.block][:, 0], options.class_state.layer)
         patches = hidden[options.patches.layer][:, 0, vit.prefix :]
         parts.append((F.normalize(embedding.float(), dim=-1).cpu(), states.cpu(), patches.half().cpu()))
-        report("picture tokens", start + len(batch), len(rows))
+        report("picture tokens", min(start + engine.batch_size, len(rows)), len(rows))
+    if sum(len(embedding) for embedding, _, _ in parts) < 2:
+        raise OptionError(f"tokens: of {len(rows)} training pictures fewer than two can be read")
     return _Seen(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+
+
+def _readable(reader: Reader, rows: np.ndarray) -> list[Tensor]:
+    """Pictures of rows, without those that cannot be read: where there is no cache nobody has tried yet."""
+    found = []
+    for row in rows.tolist():
+        with suppress(InputError):
+            found.append(reader.modality.transform(reader.load(row)))
+    return found
 
 
 def _new_readers(vit: FrozenViT, options: TokenOptions) -> TokenReaders:

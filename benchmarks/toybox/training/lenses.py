@@ -118,11 +118,13 @@ def lens_recipe(
 
 def token_recipe(base: Recipe, *, output: str, steps: int = TOKEN_STEPS) -> Recipe:
     """Further steps of a lens that was trained by `base`, with terms on its tokens; it begins at the anchors' own encoder."""
+    aligned = base.model.modality == "depth"
     return replace(
         base,
         name=f"{base.name}-tokens",
         model=replace(base.model, start="anchors"),
-        tokens=ALIGNED if base.model.modality == "depth" else SPEAKING,
+        data=replace(base.data, augment=base.data.augment and not aligned),
+        tokens=ALIGNED if aligned else SPEAKING,
         loss=replace(base.loss, initial_scale=None),
         optimizer=replace(base.optimizer, lr=5e-4),
         schedule=replace(base.schedule, warmup_steps=5, epochs=max(2, base.schedule.epochs), max_steps=steps),
