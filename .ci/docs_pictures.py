@@ -5,6 +5,7 @@ pictures/senses.png         an object by every sense, and what the model says
 pictures/toybox.html        the demo's page
 pictures/info-<sensor>.png  `vitlens info` of one of the demo's files
 pictures/similarity.png     `vitlens similarity` of sounds with pictures
+pictures/attention.png      `vitlens toybox attention` of the shipped lenses
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def made() -> Path:
     shutil.copy(demo.report, folder / "toybox.html")
     draw_sensors(demo, model, folder)
     draw_similarity(demo, model, folder / "similarity.png")
+    draw_attention(model, files, folder / "attention.png")
     shutil.rmtree(files)
     return folder
 
@@ -76,6 +78,18 @@ def draw_similarity(demo: Demo, model: ViTLens, path: Path) -> None:
     sounds, pictures = ([f"{thing.caption}{ending}" for thing in demo.things[:8]] for ending in (".wav", ".png"))
     cosines = model.similarity(demo.embeddings["audio"][:8], demo.embeddings["image"][:8])
     heatmap(cosines.numpy(), sounds, pictures, path, title="cosine of sounds with pictures")
+
+
+def draw_attention(model: ViTLens, drawings: Path, path: Path) -> None:
+    """What `vitlens toybox attention` draws of two objects of every seen shape."""
+    from vitlens.benchmarks.toybox import World
+    from vitlens.benchmarks.toybox.demo.attention import attended, attention_figure
+    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
+    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.display.pictures import save
+
+    drawn = draw(drawings / "drawn", World(), "test", 56, list(SENSORS))
+    save(attention_figure(attended(model, drawn, name=model.spec.name)), path)
 
 
 def draw_way(path: Path) -> None:
