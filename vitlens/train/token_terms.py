@@ -100,7 +100,8 @@ class TokenLook(nn.Module):
 
     def forward(self, vit: FrozenViT, hidden: Mapping[int, Tensor]) -> Named:
         """{layer: [b, views, prefix + m, D]} -> the outputs that terms need, float32."""
-        options, found = self.options, {}
+        options = self.options
+        found: Named = {}
         if options.class_state.weight:
             found[CLASS_STATE] = class_state(vit, hidden[options.class_state.block], options.class_state.layer)
         if options.need_patches or self.readers is not None:
@@ -128,7 +129,7 @@ class PictureTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, hidden = self.encoder.look_through(x, self.look.layers)
-        return self.look(self.encoder.vit, hidden)[self.output][:, 0]  # type: ignore[arg-type]
+        return self.look(self.encoder.vit, hidden)[self.output][:, 0]
 
 
 class TokenLoss(nn.Module):
