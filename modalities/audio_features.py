@@ -7,9 +7,10 @@ models heard it). Both ways are held to one set of golden numbers.
 
 from __future__ import annotations
 
+import importlib
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,6 +34,20 @@ def has_torchaudio() -> bool:
     return True
 
 
+def _kaldi() -> Any:
+    """torchaudio's filter banks; loaded anew where they were imported inside `torch.device("meta")`, as transformers may do.
+
+    Their one constant has no value then, and every sound would fail for as long as the process lives.
+    """
+    import torch
+    from torchaudio.compliance import kaldi
+
+    if not kaldi.EPSILON.is_meta:
+        return kaldi
+    with torch.device("cpu"):
+        return importlib.reload(kaldi)
+
+
 def filter_bank(waveform: Tensor, *, rate: int, bins: int) -> Tensor:
     """Log-mel energies [n, bins] of float32 [samples], at least one window, at `rate` hertz.
 
@@ -41,9 +56,7 @@ def filter_bank(waveform: Tensor, *, rate: int, bins: int) -> Tensor:
     import torch
 
     if has_torchaudio():
-        from torchaudio.compliance import kaldi
-
-        return kaldi.fbank(
+        return _kaldi().fbank(
             waveform[None],
             sample_frequency=rate,
             num_mel_bins=bins,

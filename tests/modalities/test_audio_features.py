@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
@@ -108,3 +109,16 @@ def test_a_torchaudio_that_refuses_this_torch_is_done_without(refusal: str, tmp_
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False [3, 512, 128] True", done.stderr
+
+
+@needs_torchaudio
+def test_torchaudio_that_another_library_loaded_on_the_meta_device_still_hears() -> None:
+    """Building a tower without weights may import transformers, and that torchaudio, under `torch.device("meta")`."""
+    from torchaudio.compliance import kaldi
+
+    sound = torch.sin(torch.arange(1600) / 3)
+    expected = filter_bank(sound, rate=16000, bins=20)
+    with torch.device("meta"):
+        importlib.reload(kaldi)
+    assert kaldi.EPSILON.is_meta
+    assert torch.equal(filter_bank(sound, rate=16000, bins=20), expected)

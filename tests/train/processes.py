@@ -35,7 +35,6 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "whole": ("plain", ()),
     "micro": ("plain", ("micro_batch=3",)),
     "fsdp2": ("plain", ("micro_batch=2", "parallel=fsdp2")),
-    "tokens": ("tokens", ()),
     "tokens-micro": ("tokens", ("micro_batch=3",)),
     "tokens-fsdp2": ("tokens", ("micro_batch=2", "parallel=fsdp2")),
     "per_token": ("per_token", ("micro_batch=3",)),
@@ -103,7 +102,7 @@ def main(folder: Path) -> None:
         if rank == 0:
             torch.save(found, folder / f"{name}.pt")
     os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # as on two machines that share no folder
-    train(folder / "apart", *changes_of("tokens"), f"anchors.cache_folder={folder / f'cache-{rank}'}")
+    train(folder / "apart", *ALONE["tokens"], f"anchors.cache_folder={folder / f'cache-{rank}'}")
     last = folder / "fsdp2" / "run" / "checkpoints" / "step-000000004.pt"
     if rank == 0:
         last.unlink()
