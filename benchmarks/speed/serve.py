@@ -252,7 +252,7 @@ def main() -> None:
     for name, run in work.items():
         if given.only in (None, name):
             table = run()
-            written[name] = [list(table.columns), *map(list, table.rows)]
+            written[name] = [list(table.head), *map(list, table.rows)]
             console().print(table.title)
             console().print(table.to_rich())
     if given.json:

@@ -55,7 +55,7 @@ def sample_picture(modality: Modality, sample: Sample, *, dark: bool = False) ->
     from matplotlib.figure import Figure
 
     ink = "#e4e9ee" if dark else INK
-    inks = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
+    inks: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
     with rc_context({**inks, "axes.facecolor": "none", "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(4.2, 3), dpi=160, layout="constrained")
