@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vitlens.modalities.companions import beside, inside
 from vitlens.sources import Source, suffix_of
 
 
@@ -135,10 +135,7 @@ class BrainVision:
             raise self.source.refuse(
                 f"a header that names {name[:80]!r}, outside its folder", "data and markers beside the header"
             )
-        if (folder / name).is_file():
-            return folder / name
-        others = (other for other in folder.iterdir() if other.name.lower() == name.lower())
-        return next(others, folder / name)
+        return beside(folder, name)
 
     def samples(self) -> tuple[float, float]:
         """How many samples the data file has, and how many header and markers speak of."""
@@ -173,12 +170,6 @@ class BrainVision:
             if file is not None and file.is_file():
                 (folder / name).symlink_to(file.absolute())
         return header
-
-
-def inside(folder: Path, file: Path) -> bool:
-    """Whether a path stays in `folder` (links in it may lead anywhere: they were put there)."""
-    root, full = (os.path.normpath(os.path.abspath(path)) for path in (folder, file))
-    return full.startswith(root + os.sep)
 
 
 def _text(path: Path) -> str:

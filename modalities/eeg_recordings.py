@@ -18,7 +18,8 @@ import numpy as np
 
 from vitlens.errors import MissingDependencyError
 from vitlens.isolation import isolated
-from vitlens.modalities.eeg_headers import BrainVision, EDFHeader, check_complete, inside
+from vitlens.modalities.companions import inside
+from vitlens.modalities.eeg_headers import BrainVision, EDFHeader, check_complete
 from vitlens.modalities.eeg_montage import Montage
 from vitlens.sources import Source, suffix_of
 

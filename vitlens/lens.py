@@ -150,8 +150,6 @@ def build_lens(config: LensConfig | None, *, input_width: int, vit: ViT) -> nn.M
     if isinstance(config, PerceiverConfig):
         head_width = config.head_width or vit.head_width
         latents = vit.patches if config.latents is None else config.latents
-        if min(config.depth, latents, config.cross_heads) < 1 or config.self_per_cross < 0:
-            raise OptionError(f"perceiver lens: depth must be 1 or more, so must latents and cross_heads, found {config}")
         if vit.width % head_width:
             raise OptionError(f"perceiver lens: width {vit.width} is not divisible by head_width {head_width}")
         return PerceiverLens(

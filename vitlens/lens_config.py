@@ -60,7 +60,7 @@ def _check(config: Any, numbers: tuple[str, ...], optional: tuple[str, ...], fla
     for name in (*numbers, *optional):
         value = getattr(config, name)
         if name not in optional or value is not None:
-            checks.whole(f"lens {config.kind}: {name}", value, least=1, most=MOST[name])
+            checks.whole(f"lens {config.kind}: {name}", value, least=0 if name == "self_per_cross" else 1, most=MOST[name])
     for name in flags:
         checks.flag(f"lens {config.kind}: {name}", getattr(config, name))
 

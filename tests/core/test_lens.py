@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -96,8 +98,8 @@ def test_widths_that_do_not_fit_are_refused(vit: FrozenViT) -> None:
         build_lens(IdentityConfig(), input_width=12, vit=vit)
     with pytest.raises(OptionError, match="not divisible by 5 heads"):
         build_lens(SelfAttentionConfig(heads=5), input_width=32, vit=vit)
-    with pytest.raises(OptionError, match="depth must be 1 or more"):
-        build_lens(PerceiverConfig(depth=0), input_width=12, vit=vit)
+    with pytest.raises(OptionError, match="perceiver lens: width 32 is not divisible by head_width 12"):
+        build_lens(PerceiverConfig(head_width=12), input_width=12, vit=vit)
 
 
 def test_pretrained_blocks_come_with_their_arguments_and_their_limit() -> None:
@@ -110,8 +112,14 @@ def test_pretrained_blocks_come_with_their_arguments_and_their_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [PerceiverConfig(latents=0), PerceiverConfig(self_per_cross=-1), PerceiverConfig(head_width=12)]
+    ("values", "named"),
+    [
+        ({"depth": 0}, "depth must be a whole number from 1 to 1000, found 0"),
+        ({"latents": 0}, "latents must be a whole number from 1 to 65536, found 0"),
+        ({"self_per_cross": -1}, "self_per_cross must be a whole number from 0 to 1000, found -1"),
+        ({"tied": 1}, "tied must be true or false, found 1"),
+    ],
 )
-def test_perceivers_that_cannot_be(vit: FrozenViT, config: PerceiverConfig) -> None:
-    with pytest.raises(OptionError, match="perceiver lens"):
-        build_lens(config, input_width=12, vit=vit)
+def test_perceivers_that_cannot_be(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=f"lens perceiver: {named}"):
+        PerceiverConfig(**values)

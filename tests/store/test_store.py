@@ -300,11 +300,29 @@ def test_names_and_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert default_folder() == tmp_path / "embeddings"
 
 
+@pytest.mark.parametrize("name", ["../secret", "{above}/secret", "in/../../secret", "..\\secret"])
+@pytest.mark.parametrize(
+    ("modality", "file", "text"),
+    [
+        ("eeg", "a.vhdr", "DataFile={name}\n"),
+        ("point_cloud", "a.obj", "mtllib {name}\n"),
+        ("point_cloud", "a.gltf", '{{"uri": "{name}"}}'),
+    ],
+)
+def test_no_file_outside_a_folder_belongs_to_one_in_it(modality: str, file: str, text: str, name: str, tmp_path: Path) -> None:
+    """What belongs to a file is hashed, and served as an example: its maker may not choose."""
+    (tmp_path / "secret").write_text("a key")
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    (tmp_path / "folder" / file).write_text(text.format(name=name.format(above=tmp_path)))
+    assert get_modality(modality).companions(tmp_path / "folder" / file) == []
+
+
 @pytest.mark.parametrize(
     ("modality", "files", "changed"),
     [
         ("eeg", {"a.vhdr": "DataFile=other.eeg\nMarkerFile=$b.vmrk\n", "a.vmrk": "Mk1=", "other.eeg": "12"}, "other.eeg"),
         ("eeg", {"a.vhdr": "DataFile=$b.eeg\r\nMarkerFile=a.vmrk\r\n", "a.vmrk": "Mk1=", "a.eeg": "12"}, "a.vmrk"),
+        ("eeg", {"a.vhdr": "datafile = OTHER.EEG\n", "other.eeg": "12"}, "other.eeg"),
         ("eeg", {"a.set": "a header", "a.fdt": "values"}, "a.fdt"),
         ("eeg", {"a_raw.fif": "a header", "a_raw-1.fif": "values"}, "a_raw-1.fif"),
         ("point_cloud", {"a.obj": "mtllib the chair.mtl\n", "the chair.mtl": "map_Kd t/a.png\n", "t/a.png": "red"}, "t/a.png"),
