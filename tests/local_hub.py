@@ -49,6 +49,8 @@ class LocalHub:
         """Answer everything but the front page with this status."""
         self.silent: set[str] = set()
         """Requests for files of these methods ("HEAD", "GET") get no answer while the Hub runs."""
+        self.refuses: tuple[int, str] | None = None
+        """Answer requests for files with this status and message."""
         self.closed = threading.Event()
         self.stored: dict[str, bytes] = {}
         """Large files that were uploaded, by their sha256, before a commit names them."""
@@ -225,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if repository.gated and not self._known():
             return self._send(401, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {name} is restricted."})
+        if self.hub.refuses is not None:
+            return self._send(self.hub.refuses[0], b"", {"X-Error-Message": self.hub.refuses[1]})
         if self.command in self.hub.silent:
             self.hub.closed.wait()
         data = repository.files.get(path)

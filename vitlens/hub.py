@@ -226,7 +226,7 @@ def refusal(error: BaseException, repo: str, name: str = "") -> str | None:
     if not answers:
         return None
     answer = answers[0]
-    status = answer.response.status_code
+    status, told = answer.response.status_code, answer.server_message or ""
     if isinstance(answer, errors.GatedRepoError):
         page = f"{constants.ENDPOINT}/{repo}"
         return f"the repository {repo} is gated: accept its terms on {page}, and log in with that account (hf auth login)"
@@ -236,12 +236,13 @@ def refusal(error: BaseException, repo: str, name: str = "") -> str | None:
         return f"the repository {repo} has no such revision"
     if isinstance(answer, errors.RemoteEntryNotFoundError):
         return f"the repository {repo} has no file {name}" if name else f"the repository {repo} lacks a file that is needed"
-    if status == 401 and "Invalid credentials" in (answer.server_message or ""):
+    if status == 401 and any(word in told.lower() for word in ("invalid credentials", "token", "expired")):
         return "the Hub does not accept the token that is stored here: log in again (hf auth login), or out (hf auth logout)"
     if isinstance(answer, errors.RepositoryNotFoundError) or status in (401, 404):
         return f"the Hub has no repository {repo}, or it is private: check its name, or log in (hf auth login)"
     if status == 403:
-        return f"the Hub does not let you read {repo}: log in with an account that may (hf auth login)"
+        said = f"; it says: {told}" if told else ""
+        return f"the Hub does not let you read {repo}: log in with an account that may (hf auth login){said}"
     return f"the Hub answered with status {status} when {repo} was asked for: try again later"
 
 

@@ -75,6 +75,22 @@ def test_a_wrong_token_is_told_and_the_right_one_opens(hub: LocalHub, monkeypatc
     assert [get(HubFile(f"me/{name}", ("weights.pt",))) for name in ("gated", "private")] == [b"gated", b"private"]
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "reason"),
+    [
+        (401, 'User Access Token "mine" is expired', "does not accept the token that is stored here"),
+        (403, "enable access to public gated repositories", "does not let you read me/mine: log in with an account that may"),
+        (403, "enable access to public gated repositories", "it says: enable access to public gated repositories"),
+        (403, "Access to this resource is disabled.", "the repository me/mine has been disabled"),
+        (451, "for legal reasons", "the Hub answered with status 451"),
+    ],
+)
+def test_other_refusals_are_told_too(status: int, message: str, reason: str, hub: LocalHub) -> None:
+    hub.refuses = (status, message)
+    told = refused(MINE)
+    assert reason in told and "network" not in told
+
+
 def test_another_spelling_is_tried_in_order(hub: LocalHub) -> None:
     assert get(HubFile("me/mine", ("weights.pt", "Other.pt"))) == b"mine"
     assert get(HubFile("me/mine", ("other.pt", "Other.pt"))) == b"other"

@@ -182,11 +182,11 @@ def check_hub() -> Iterator[Check]:
     if constants.HF_HUB_OFFLINE:
         yield Check("hub", "network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded")
     else:
-        from vitlens.hub import hub_reachable
+        from vitlens.hub import unreachable
 
-        answers = hub_reachable()
-        detail = "the Hub answers" if answers else "the Hub does not answer: only weights on this machine can be used"
-        yield Check("hub", "network", "ok" if answers else "note", detail)
+        trouble = unreachable()
+        detail = f"the Hub does not answer{trouble and f' ({trouble})'}: only weights on this machine can be used"
+        yield Check("hub", "network", "ok" if trouble is None else "note", "the Hub answers" if trouble is None else detail)
     folder = os.environ.get("VITLENS_WEIGHTS")
     if not folder:
         yield Check("hub", "VITLENS_WEIGHTS", "note", "not set (a folder with weights files that were copied here)")
