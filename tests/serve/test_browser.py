@@ -6,14 +6,29 @@ import base64
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 
-from tests.serve.served import Served
+from tests.scene.rooms import shots, write_open3d
+from tests.serve.conftest import MODEL, tiny
+from vitlens.cli.serve import examples_of
+from vitlens.index import Index
 from vitlens.modality import get_modality
+from vitlens.scene.build import Settings as Building
+from vitlens.scene.build import build
+from vitlens.scene.check import check
+from vitlens.scene.layouts import open_recording
+from vitlens.scene.windows import Cutting
+from vitlens.serve.app import create_app
+from vitlens.serve.server import listening
+from vitlens.serve.service import Service
+from vitlens.serve.settings import MB, Limits, Settings
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
 
@@ -33,6 +48,59 @@ DROP = """async (named) => {
 WAIT = 60_000
 
 
+class Host:
+    """Stands for a language model that sees pictures and sounds."""
+
+    streams = ("image", "audio")
+
+    def answer(self, question: str, files: Any, read: Any, **options: Any) -> list[str]:
+        return [f"{question} {name}, {len(Path(path).read_bytes())} bytes" for name, paths in files.items() for path in paths]
+
+
+class Served:
+    """A service with an index, a scene and a language model at a free port, in a thread of this process."""
+
+    def __init__(self, folder: Path, files: dict[str, Path]) -> None:
+        model = tiny(*MODALITIES, "text")
+        (folder / "shown.csv").write_text(f"image,text\n{files['image']},a red house\n")
+        settings = Settings(
+            model=MODEL,
+            readers=1,
+            tokens=frozenset([TOKEN]),
+            limits=Limits(file_bytes=round(LIMIT_MB * MB)),
+            examples=examples_of(folder),
+            index=indexed(model, files, folder / "things.index"),
+            scene=seen(model, folder),
+            chat=Host,
+        )
+        listener = listening("127.0.0.1", 0)
+        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(create_app(Service(settings, load=lambda: model)), log_config=None, lifespan="on")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(60)
+
+
+def indexed(model: Any, files: dict[str, Path], path: Path) -> Path:
+    index = Index.create(path, model.space, model=MODEL)
+    index.add(model.encode({"text": ["a dog"]})["text"].numpy(), model.space, modality="text", sources=["a dog"])
+    for name in ("image", "point_cloud"):
+        rows = model.encode({name: [files[name]]})[name].numpy()
+        index.add(rows, model.space, modality=name, sources=[files[name].name], files=[str(files[name])])
+    return path
+
+
+def seen(model: Any, folder: Path) -> Path:
+    report = check(open_recording(write_open3d(folder / "recorded", shots()[::4])))
+    building = Building(voxel=0.1, cutting=Cutting(sizes=(1.0,), most=8), batch_size=16)
+    build(report.recording, folder / "a.scene", lambda: model, building, check=report.to_dict())
+    return folder / "a.scene"
+
+
 @pytest.fixture(scope="module")
 def own_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A usual file of every sensor."""
@@ -43,13 +111,9 @@ def own_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, own_files: dict[str, Path]) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "shown.csv").write_text(f"image,text\n{own_files['image']},a red house\n")
-    (folder / "tokens").write_text(TOKEN)
-    options = ("--model", "vitlens-tiny-random", "--max-file-mb", str(LIMIT_MB), "--examples", str(folder))
-    options += ("--token-file", str(folder / "tokens"))
-    with Served(*options, log=folder / "log") as running:
-        yield running.ready()
+    running = Served(tmp_path_factory.mktemp("page"), own_files)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +272,28 @@ def test_words_and_examples_stand_in_the_address(page: sync_api.Page, served: Se
     other.go_forward()
     expect(other.get_by_role("heading", name="a mug")).to_have_count(1)
     expect(page.locator(".card")).to_have_count(2)  # the first tab is as it was
+
+
+def test_the_index_the_scene_and_the_language_model_are_asked(page: sync_api.Page, own_files: dict[str, Path]) -> None:
+    expect = sync_api.expect
+    words(page, "a dog")
+    drop(page, own_files["image"])
+    done(page, 2)
+    page.locator("#search").get_by_role("button", name="Search").click()
+    hits = page.locator("#hits > li")
+    expect(hits).to_have_count(3, timeout=WAIT)
+    expect(hits.first).to_contain_text("a dog")
+    expect(hits.locator("img")).to_have_count(1, timeout=WAIT)
+    expect(hits.locator("canvas")).to_have_count(1, timeout=WAIT)
+    page.locator("#scene").get_by_role("button", name="Find").click()
+    expect(page.locator("#places > li").first).to_contain_text(" m", timeout=WAIT)
+    expect(page.locator("#places img").first).to_be_visible(timeout=WAIT)
+    assert all(json.loads(downloaded(page, "#scene", "JSON").read_text())["places"])
+    page.get_by_label("the question").fill("What is it?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#answers")).to_contain_text(
+        f"What is it? image, {own_files['image'].stat().st_size} bytes", timeout=WAIT
+    )
 
 
 def test_sound_and_pictures_are_recorded(page: sync_api.Page) -> None:

@@ -67,7 +67,7 @@ async function thumbnail(hit, name) {
   const form = new FormData();
   form.append(hit.modality, file, name);
   form.append("dark", String(dark.matches));
-  for (const [option, value] of Object.entries(hit.options ?? {})) form.append(`${hit.modality}.${option}`, typeof value === "string" ? value : JSON.stringify(value));
+  for (const [option, value] of Object.entries(JSON.parse(hit.options || "{}"))) form.append(`${hit.modality}.${option}`, typeof value === "string" ? value : JSON.stringify(value));
   const { picture, explore } = await ask("/v1/preview", form);
   if (explore.points) return [turning(numbers(explore.points), numbers(explore.colours), `${name}: points to turn`)];
   return picture ? [el("img", { src: `data:image/png;base64,${picture}`, alt: `${hit.modality} ${name}` })] : [];

@@ -2,6 +2,7 @@
 
 import { $, announce, el } from "./dom.js";
 import { cardOf, drawCard } from "./card.js";
+import { startChat } from "./chat.js";
 import { startCompare } from "./compare.js";
 import { filesOf, grouped } from "./dropped.js";
 import { startFound } from "./found.js";
@@ -13,6 +14,7 @@ import { about, add, load, onChange, remove, things } from "./things.js";
 
 const cards = new Map();
 let started = false;
+let told = false;
 
 onChange(() => {
   for (const [thing, card] of cards) {
@@ -94,7 +96,9 @@ async function start() {
     $("#token").hidden = true;
     offerExamples();
     tellSensors();
-    startFound(page);
+    if (!told) startFound(page);
+    if (!told) startChat(page.chat);
+    told = true;
     follow(addExample);
     started = true;
   } catch (problem) {

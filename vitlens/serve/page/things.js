@@ -48,11 +48,11 @@ export async function load(thing) {
     if (!still()) return;
     try {
       checkSize(thing);
-      const preview = await ask("/v1/preview", question(thing, { dark: dark.matches }));
+      const preview = await ask("/v1/preview", request(thing, { dark: dark.matches }));
       if (!still()) return;
       Object.assign(thing, { preview, found: preview.modality, state: "seen" });
       changed(thing);
-      const reply = await ask("/v1/embeddings", question(thing, { encoding_format: "base64" }, preview.modality));
+      const reply = await ask("/v1/embeddings", request(thing, { encoding_format: "base64" }, preview.modality));
       if (!still()) return;
       const texts = [...(preview.remarks ?? []), ...(reply.remarks ?? []).map((one) => one.text)];
       Object.assign(thing, { embedding: reply.data[0].embedding, state: "ready", remarks: [...new Set(texts)] });
@@ -69,7 +69,7 @@ export async function load(thing) {
 dark.addEventListener("change", async () => {
   for (const thing of things.filter((one) => one.preview?.picture)) {
     const run = thing.run;
-    const { picture } = await ask("/v1/preview", question(thing, { dark: dark.matches }, thing.found)).catch(() => ({}));
+    const { picture } = await ask("/v1/preview", request(thing, { dark: dark.matches }, thing.found)).catch(() => ({}));
     if (run !== thing.run || !picture) continue;
     thing.preview.picture = picture;
     thing.repainted = (thing.repainted ?? 0) + 1;
@@ -84,7 +84,7 @@ function known(problem) {
 }
 
 // A thing as a request: a form with its file, or JSON with its text.
-function question(thing, fields, modality = thing.modality) {
+export function request(thing, fields, modality = thing.modality) {
   if (thing.text !== undefined) return { input: [thing.text], ...fields };
   const form = new FormData();
   form.append(modality || "file", thing.file, thing.file.name);

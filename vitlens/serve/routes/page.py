@@ -61,7 +61,8 @@ async def about(request: Request) -> dict[str, Any]:
     """What the page has to know beside /v1/models: limits with the options that set them, what can be asked, the examples."""
     service = await ready_service(request)
     limits = {name: {"value": getattr(service.limits, name), "option": OPTIONS[name]} for name in ("file_bytes", "request_bytes")}
-    has = {"index": service.index is not None, "scene": service.scene is not None}
+    has: dict[str, Any] = {"index": service.index is not None, "scene": service.scene is not None}
+    has["chat"] = list(service.chat.streams) if service.chat is not None else []
     return {"model": service.name, "limits": limits, **has, "examples": [_example(item) for item in _examples(service)]}
 
 
