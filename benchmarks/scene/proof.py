@@ -7,7 +7,6 @@ materials only: right is any object of the material. Chance is the share of the 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from vitlens.benchmarks.toybox.sensors.catalogue import as_items, observe
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.benchmarks.toybox.world.captions import SHAPE_PROMPTS, TEMPLATES, describe
 from vitlens.disk import atomic
+from vitlens.display.pictures import sample_picture
 from vitlens.display.table import Table
 from vitlens.errors import OptionError
 from vitlens.scene.build import Settings, build
@@ -197,19 +197,8 @@ def show(folder: Path, scene: Scene, room: ToyRoom, model: ViTLens, asked: list[
         answer = find(scene, vector, model.space)
         thing = room.placed[query.target].thing
         words = f": “{query.item}”" if query.modality == "text" else f" ({thing.material} {thing.shape})"
-        picture = None if query.modality == "text" else measured(model, query)
+        modality = model.modality(query.modality)
+        picture = None if query.modality == "text" else sample_picture(modality, modality.load(query.item))
         shown.append(Asked(f"{SENSES[sense]}{words}", answer, picture))
         draw(scene, answer, folder / f"{sense}.png", title=shown[-1].label, studio=studio)
     write_page(scene, shown, folder / "page.html", title="A room of toys, asked by every sense", studio=studio)
-
-
-def measured(model: ViTLens, query: Query) -> bytes:
-    """What a query's sensor measured, as its modality draws it (PNG)."""
-    from matplotlib.figure import Figure
-
-    modality = model.modality(query.modality)
-    figure = Figure(figsize=(3, 2.4), dpi=90, layout="constrained")
-    modality.draw(modality.load(query.item), figure.add_subplot())
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()

@@ -112,7 +112,7 @@ def test_a_query_for_nothing_of_nothing_or_from_nowhere_is_refused(built: Path, 
     assert "no such file" in refused("query", built, "--audio", "nowhere.wav")
     assert "no scene.json in it" in refused("query", inverted, "--text", "x")
     assert "--weight 'audio': write it as" in refused("query", built, "--text", "x", "-w", "audio")
-    assert "no input audio" in refused("query", built, "--text", "x", "-w", "audio=1")
+    assert "no input 'audio'" in refused("query", built, "--text", "x", "-w", "audio=1")
     assert "cancel out" in refused("query", built, "--text", "x", "-w", "text=0", "-o", tmp_path / "f")
 
 

@@ -38,6 +38,7 @@ COMMANDS = {
         "Measure a model on datasets: zero-shot, linear probe, few-shot; beside the published numbers.",
     ),
     "datasets": ("vitlens.cli.datasets:app", "The datasets of the field: what they are, and what is on this machine."),
+    "index": ("vitlens.cli.index:app", "A vector index of anything, found by anything: build, add, query, info, export."),
     "scene": ("vitlens.cli.scene:app", "Find things in a scanned place by any sense: build a map of posed RGB-D, and ask it."),
     "serve": ("vitlens.cli.serve:app", "Serve a model over HTTP to what embedding clients already send, for every sensor."),
     "toybox": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -150,16 +151,18 @@ def _embed_in_one_file(
         raise typer.Exit(1)
 
 
-def say_plan(inputs: Inputs) -> None:
-    """What a dry run would embed."""
+def say_plan(inputs: Inputs, stored: Sequence[str] = ()) -> None:
+    """What a dry run would embed; `stored` are files that hold embeddings already."""
     from vitlens.cli.console import say, say_failures, say_table
 
     rows = [(item.name, item.modality, ", ".join(f"{k}={v}" for k, v in item.options.items())) for item in inputs.items[:20]]
+    rows = [*((name, "embeddings", "") for name in stored), *rows]
     say_table(Table(("item", "modality", "read options"), rows))
     if len(inputs.items) > 20:
         say(f"... and {len(inputs.items) - 20} more (--json lists all)")
     counts = ", ".join(f"{len(items)} {modality}" for modality, items in inputs.by_modality().items())
-    say(f"{counts or 'nothing'} to embed; nothing was done (--dry-run)")
+    counts = ", ".join([*([f"{len(stored)} files of embeddings"] * bool(stored)), *([counts] * bool(counts))])
+    say(f"{counts or 'nothing'} to {'take' if stored else 'embed'}; nothing was done (--dry-run)")
     say_failures(inputs.failures)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, JsonOption, ModelOption, WorkersOption, new_app
 from vitlens.cli.recordings import checked, numbers_of, say_report, sound, with_overrides
-from vitlens.cli.streams import ReadOption, Streams, check_files, read_options, with_streams
+from vitlens.cli.streams import Mixture, ReadOption, Streams, WeightOption, read_options, with_streams
 from vitlens.display.table import Table
 from vitlens.errors import OptionError
 from vitlens.scene.recording import Overrides
@@ -133,15 +133,12 @@ def say_scene(scene: Scene) -> None:
 
 
 @app.command(no_args_is_help=True)
-@with_streams()
+@with_streams(away=True)
 def query(
     streams: Streams,
     scene: Annotated[Path, typer.Argument(help="A folder that vitlens scene build wrote.", show_default=False)],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Another model of the scene's space.")] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option("--weight", "-w", metavar="MODALITY=NUMBER", help="How much an input counts; below 0: away from it."),
-    ] = None,
+    weight: WeightOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the picture, the PLY and the page.")] = Path("found"),
     page: Annotated[bool, typer.Option("--page", help="Also write a page on which the scene turns.")] = False,
     places: Annotated[int, typer.Option(min=1, help="Places at most.")] = 3,
@@ -160,76 +157,25 @@ def query(
 
     vitlens scene query home.scene --audio flush.wav --page
 
-    vitlens scene query home.scene --text "something to sit on" --image wood.jpg -w image=0.5 -o seat
+    vitlens scene query home.scene --text "something to sit on" --image wood.jpg=0.5 --minus-text bed -o seat
     """
     from vitlens.cli.console import say_json
     from vitlens.cli.options import open_model
     from vitlens.scene.folder import open_scene
     from vitlens.scene.search import find
 
-    if not streams:
-        raise OptionError("nothing to look for: give a file, such as --audio flush.wav, or --text")
-    check_files(streams)
-    options, weights = read_options(streams, read_option), weights_of(weight, streams)
+    mixture = Mixture.of(streams, weight)
+    options = read_options(mixture.streams, read_option)
     opened = open_scene(scene)
-    loaded = open_model(model or opened.model, list(streams), device)
-    found = loaded.encode(streams, read_options=options)
-    vector = loaded.compose([row for name in streams for row in found[name]], weights=weights)
+    loaded = open_model(model or opened.model, list(mixture.streams), device)
+    found = mixture.embed(loaded, options)
+    vector = loaded.compose([row for rows in found.values() for row in rows], weights=mixture.flat)
     answer = find(opened, vector.numpy(), loaded.space, most=places, share=share)
-    files = write_answer(opened, answer, label_of(streams, weights), output, page=page)
+    files = write_answer(opened, answer, mixture.label, output, page=page)
     if as_json:
         say_json({"scene": str(scene), "places": [place.to_dict() for place in answer.places], "files": [str(f) for f in files]})
     else:
         say_answer(answer, files)
-
-
-def _ask(
-    scene: Scene,
-    streams: Streams,
-    options: Any,
-    weights: Sequence[float],
-    model: str,
-    device: str | None,
-    places: int,
-    share: float,
-) -> Answer:
-    from vitlens.cli.options import open_model
-    from vitlens.scene.search import find
-
-    loaded = open_model(model, list(streams), device)
-    found = loaded.encode(streams, read_options=options)
-    rows = [row for name in streams for row in found[name]]
-    vector = loaded.compose(rows, weights=weights)
-    return find(scene, vector.numpy(), loaded.space, most=places, share=share)
-
-
-def weights_of(given: Sequence[str] | None, streams: Streams) -> list[float]:
-    """A weight for every input, in order: 1, or what `--weight` says of its modality.
-
-    Raises:
-        OptionError: not MODALITY=NUMBER, or a modality that is no input.
-    """
-    own: dict[str, float] = {}
-    for text in given or ():
-        name, _, value = text.partition("=")
-        name = name.replace("-", "_")
-        try:
-            own[name] = float(value)
-        except ValueError:
-            raise OptionError(f"--weight {text!r}: write it as MODALITY=NUMBER, such as audio=2") from None
-        if name not in streams:
-            raise OptionError(f"--weight {text}: no input {name}; there are {', '.join(streams)}")
-    return [own.get(name, 1.0) for name, items in streams.items() for _ in items]
-
-
-def label_of(streams: Streams, weights: Sequence[float]) -> str:
-    """A query in words."""
-    inputs = [(name, item) for name, items in streams.items() for item in items]
-    parts = []
-    for (name, item), weight in zip(inputs, weights, strict=True):
-        shown = f"“{item}”" if name == "text" else f"{name.replace('_', ' ')} {Path(item).name}"
-        parts.append(shown if weight == 1 else f"{weight:g} of {shown}")
-    return " + ".join(parts)
 
 
 def write_answer(scene: Scene, answer: Answer, label: str, folder: Path, *, page: bool) -> list[Path]:

@@ -4,12 +4,13 @@
     about.lance    what changes with the rows, by name, as JSON: where each modality's embeddings crowd, measured losses
 
 Every write is committed, and on the disk, when its call returns: `kill -9` loses nothing that was acknowledged. LanceDB has
-threads of its own, which a fork does not survive: processes that read files for us are started before it, or never touch it.
+threads of its own, which a fork does not survive: processes that read files for us are spawned.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ GONE = ("not found", "no such file", "does not exist")
 
 
 def load_lancedb() -> Any:
-    """Import lancedb.
+    """Import lancedb; from then on processes of this one are spawned, not forked.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -40,6 +41,8 @@ def load_lancedb() -> Any:
         import lancedb
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"the index needs lancedb and pylance ({error}): pip install 'vitlens[index]'") from error
+    if multiprocessing.get_start_method(allow_none=True) in (None, "fork") and "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("spawn", force=True)
     return lancedb
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from vitlens.index import maintenance
 from vitlens.index.database import Database, both, quoted
 from vitlens.index.info import IndexInfo, look
 from vitlens.index.query import CALIBRATIONS, Answer, Cone, Query, Term, calibration_in_words
-from vitlens.index.rows import Added, Rows, arrow_type, check_columns, same_space, schema_of
+from vitlens.index.rows import FIXED, Added, Rows, arrow_type, check_columns, same_space, schema_of, shown, written_options
 from vitlens.index.search import Wanted, find
 from vitlens.index.storage import Storage
 from vitlens.space import EmbeddingSpace
@@ -36,6 +37,8 @@ EXACT_BELOW = 50_000
 """Rows below which every one is looked at; from there on a structure of near neighbours (IVF_HNSW_SQ) is built."""
 PIECE = 8192
 """Rows of one commit."""
+ALL_KEYS = 1000
+"""So many keys are looked up; for more all are read."""
 
 
 class Index:
@@ -45,7 +48,8 @@ class Index:
         self._database = database
         self._thread = threading.RLock()
         self._cones: tuple[int, dict[str, Cone]] = (-1, {})
-        self._indexed = (-1, False)
+        self._seen: tuple[int, list[str], bool] = (-1, [], False)
+        self._in_bulk = 0
         self.card = database.card()
         """What it is: space, model, licence of the model, storage."""
         self.space = EmbeddingSpace(self.card["space"], self.card["dim"])
@@ -95,6 +99,11 @@ class Index:
             MissingDependencyError: lancedb is not installed.
         """
         return cls(Database(path))
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether there is an index."""
+        return Database(path).exists()
 
     @property
     def path(self) -> str:
@@ -156,8 +165,9 @@ class Index:
             self._prepare(rows)
             table = rows.to_arrow(self._database.items.schema, self.storage, twins=twins)
             made = sum((self._commit(table.slice(at, PIECE), replace) for at in range(0, len(rows), PIECE)), Added())
-            replaced = self._drop_older(table)
-            maintenance.tidy(self._database, self.storage, self.card["exact_below"])
+            given = table.select(["key", "modality", "file", "options"]).to_pylist()
+            replaced = self._drop_older([tuple(row.values()) for row in given if row["file"]])
+            self._tidy()
             return Added(made.added, made.known, replaced, made.keys)
 
     def _prepare(self, rows: Rows) -> None:
@@ -183,11 +193,36 @@ class Index:
         result = (merge.when_matched_update_all() if replace else merge).execute(table.take(sorted(first)))
         return Added(int(result.num_inserted_rows), len(keys) - int(result.num_inserted_rows), 0, tuple(keys))
 
-    def _drop_older(self, table: Any) -> int:
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Which of these rows there are (`vitlens.index.rows.key_of`)."""
+        found: set[str] = set()
+        many = len(keys) > ALL_KEYS
+        for at in range(0, len(keys), ALL_KEYS):
+            only = None if many else f"key IN {quoted(keys[at : at + ALL_KEYS])}"
+
+            def ask(items: Any, only: str | None = only) -> Any:
+                asked = items.search().select(["key"]).limit(1 << 30)
+                return (asked.where(only) if only else asked).to_arrow()
+
+            found |= set(self._database.reading(ask)["key"].to_pylist())
+            if many:
+                break
+        return found.intersection(keys)
+
+    def check_space(self, space: EmbeddingSpace, what: str) -> None:
+        """Raises SpaceError, naming both, where `what` is of another space."""
+        same_space(space, self.space, what, self.path)
+
+    def drop_older(self, places: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> int:
+        """Delete what files held before; each place is a row's key now, its modality, its file and read options."""
+        given = [(key, modality, shown(file), written_options(options)) for key, modality, file, options in places]
+        with self._thread, self._database.writing():
+            return self._drop_older(given)
+
+    def _drop_older(self, given: Sequence[tuple[str, str, str, str]]) -> int:
         """Delete rows of the same files, read the same way, with another content."""
-        given = [row for row in table.select(["key", "modality", "file", "options"]).to_pylist() if row["file"]]
-        keys, places = {row["key"] for row in given}, {(row["modality"], row["file"], row["options"]) for row in given}
-        files = sorted({row["file"] for row in given})
+        keys, places = {place[0] for place in given}, {place[1:] for place in given}
+        files = sorted({place[2] for place in given})
         stale: list[str] = []
         for at in range(0, len(files), 1000):
             only = f"file IN {quoted(files[at : at + 1000])}"
@@ -214,7 +249,7 @@ class Index:
             return count
         with self._thread, self._database.writing():
             count = self._delete(str(only))
-            maintenance.tidy(self._database, self.storage, self.card["exact_below"])
+            self._tidy()
         return count
 
     def _delete(self, only: str) -> int:
@@ -248,9 +283,10 @@ class Index:
         cones = self.cones()
         asked = Query.of(terms, self.storage, cones)
         wanted = Wanted(k, where, modalities, calibrate == "center", exact)
-        hits = find(self._database, self.storage, cones, asked, wanted)
+        own, indexed = self._newest()
+        hits = find(self._database, self.storage, cones, asked, wanted, own)
         words = calibration_in_words(calibrate, terms, cones)
-        return Answer(tuple(hits), words, exact or not self.indexed, time.perf_counter() - begun)
+        return Answer(tuple(hits), words, exact or not indexed, time.perf_counter() - begun)
 
     def row(self, key: str) -> dict[str, Any] | None:
         """What is known of the row with a key, without its vector; None where there is none."""
@@ -261,11 +297,48 @@ class Index:
     @property
     def indexed(self) -> bool:
         """Whether there is a structure of near neighbours; without it a search looks at every row."""
-        version = self._database.items.version
-        if version != self._indexed[0]:
-            names = [config.name for config in self._database.items.list_indices()]
-            self._indexed = (version, f"{self.storage.searched}_idx" in names)
-        return self._indexed[1]
+        return self._newest()[1]
+
+    def _newest(self) -> tuple[list[str], bool]:
+        """The users' own columns, and whether there is a structure of near neighbours, in the newest version."""
+        items = self._database.items
+        version = items.version
+        if version != self._seen[0]:
+            there = [config.name for config in items.list_indices()]
+            own = [name for name in self.columns if name not in FIXED]
+            self._seen = (version, own, f"{self.storage.searched}_idx" in there)
+        return self._seen[1:]
+
+    def only(self, modality: str, where: str | None = None) -> str:
+        """A filter for the rows of a modality, and what else they must be."""
+        return str(both(f"modality IN {quoted([modality])}", where))
+
+    def count(self, modality: str, where: str | None = None) -> int:
+        """How many rows of a modality there are, or pass a filter."""
+        only = self.only(modality, where)
+        return int(self._database.reading(lambda items: items.count_rows(only)))
+
+    def take(self, places: Sequence[int], columns: Sequence[str]) -> Any:
+        """Columns of the rows at these places of the table (Arrow)."""
+        return self._database.reading(lambda items: items.take_offsets(list(places)).select(list(columns)).to_arrow())
+
+    def batches(self, columns: Sequence[str], size: int, where: str | None = None) -> Iterator[Any]:
+        """Columns of all rows, or of those that pass a filter, in the order of the table, `size` at a time (Arrow)."""
+        dataset = self._database.items.to_lance()
+        yield from dataset.scanner(columns=list(columns), filter=where, batch_size=size, scan_in_order=True).to_batches()
+
+    def mark(self, name: str, value: Any) -> None:
+        """Keep a fact of the index (JSON types) under a name."""
+        with self._thread, self._database.writing():
+            self._database.write_about(name, value)
+
+    def marked(self, name: str) -> Any:
+        """A fact that was kept; None where there is none."""
+        return self._database.about(name)
+
+    def measured_loss(self) -> dict[str, Any] | None:
+        """What its storage cost when it was built (`vitlens.index.measure.Recall`)."""
+        return self.marked("loss")
 
     def info(self) -> IndexInfo:
         """How the index is doing."""
@@ -274,4 +347,20 @@ class Index:
     def compact(self) -> maintenance.Tidied:
         """Do all maintenance now: fragments, old versions, the search structures, means."""
         with self._thread, self._database.writing():
-            return maintenance.tidy(self._database, self.storage, self.card["exact_below"], anyway=True)
+            return self._tidy(anyway=True)
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """A block of many writes: the search structures are made or renewed once, at its end, however it ends."""
+        self._in_bulk += 1
+        try:
+            yield
+        finally:
+            self._in_bulk -= 1
+            with self._thread, self._database.writing():
+                self._tidy()
+
+    def _tidy(self, *, anyway: bool = False) -> maintenance.Tidied:
+        return maintenance.tidy(
+            self._database, self.storage, self.card["exact_below"], anyway=anyway, structures=not self._in_bulk
+        )

@@ -29,9 +29,12 @@ SAMPLE, FEW = 4096, 64
 """Rows that tell where modalities crowd, and of how many in it a modality is looked at by itself."""
 DRIFT = 0.1
 """Growth after which means are computed anew."""
-PARTITION = 250_000
+PARTITION = 1_000_000
 """Rows of a partition of the search structure."""
-LINKS, BREADTH = 20, 300
+OUTGROWN = 2
+"""Growth after which the structure is made anew; before, new rows are put beside it."""
+LINKS, BREADTH = 16, 64
+"""Of the graph: more take twice as long to build and find no more, see docs/search.md."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,17 @@ class Tidied:
         return asdict(self)
 
 
-def tidy(database: Database, storage: Storage, exact_below: int, *, anyway: bool = False) -> Tidied:
-    """Do what is due, or with `anyway` all there is to do. The caller has the right to write."""
+def tidy(database: Database, storage: Storage, exact_below: int, *, anyway: bool = False, structures: bool = True) -> Tidied:
+    """Do what is due, or with `anyway` all there is to do; `structures` is whether the search structures may be touched.
+
+    The caller has the right to write.
+    """
     items = database.items
     stats = items.stats()
     due = anyway or int(stats["fragment_stats"]["num_fragments"]) > FRAGMENTS or items.version % FRAGMENTS == 0
     if due:
         compact(database)
-    indexed = index_rows(database, storage, exact_below, anyway=anyway)
+    indexed = structures and index_rows(database, storage, exact_below, anyway=anyway)
     means = renew_means(database, storage, anyway=anyway)
     return Tidied(due, indexed, means)
 
@@ -77,15 +83,17 @@ def index_rows(database: Database, storage: Storage, exact_below: int, *, anyway
     rows = items.count_rows()
     there = {config.name: config for config in items.list_indices()}
     name = f"{storage.searched}_idx"
-    if name not in there:
+    made = int((database.about("structure") or {}).get("rows", 0))
+    if name not in there or rows > OUTGROWN * made:
         if rows < exact_below:
             return False
         parts = max(1, round(rows / PARTITION))
-        kind = HnswFlat if storage.coarse else HnswSq
+        kind: Any = HnswFlat if storage.coarse else HnswSq
         config = kind(distance_type=storage.metric, num_partitions=parts, m=LINKS, ef_construction=BREADTH)
         items.create_index(storage.searched, config=config)
-        for column, made in (("key", BTree()), ("file", BTree()), ("modality", Bitmap())):
-            items.create_index(column, config=made)
+        for column, scalar in (("key", BTree()), ("file", BTree()), ("modality", Bitmap())):
+            items.create_index(column, config=scalar)
+        database.write_about("structure", {"rows": rows})
         return True
     waiting = int(there[name].num_unindexed_rows or 0)
     if waiting > max(UNINDEXED, UNINDEXED_SHARE * rows) or (anyway and waiting):

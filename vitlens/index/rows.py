@@ -98,18 +98,22 @@ class Rows:
                 found.append(_hash(b"row", source.encode("utf-8", "surrogateescape"), vectors[place].tobytes()))
         return found
 
+    def keys(self, *, twins: bool = False) -> list[str]:
+        """What the rows are called in the index."""
+        others = map(shown, self.sources) if twins else [""] * len(self)
+        return [key_of(*parts) for parts in zip(self.modalities, self.contents(), others, strict=True)]
+
     def to_arrow(self, schema: Any, storage: Storage, *, twins: bool) -> Any:
         """The rows as a table of `schema`."""
         import pyarrow as pa
 
         digests = self.contents()
-        written = [json.dumps(dict(options), sort_keys=True, default=str) if options else "" for options in self.options or ()]
+        written = [written_options(options) for options in self.options or ()]
         files = [shown(file) if file else None for file in self.files or ()] or [None] * len(self)
         sources = [shown(source) for source in self.sources]
-        others = sources if twins else [""] * len(self)
         licences = [self.licences] * len(self) if isinstance(self.licences, str) or self.licences is None else self.licences
         values: dict[str, Any] = {
-            "key": [key_of(*parts) for parts in zip(self.modalities, digests, others, strict=True)],
+            "key": self.keys(twins=twins),
             "modality": list(self.modalities),
             "source": sources,
             "file": files,
@@ -152,6 +156,11 @@ def same_space(one: EmbeddingSpace, other: EmbeddingSpace, what: str, index: str
 def key_of(modality: str, digest: bytes, source: str = "") -> str:
     """The name of a row: the same modality and content, the same row. `source` tells twins apart."""
     return _hash(modality.encode(), digest, source.encode()).hex()
+
+
+def written_options(options: Mapping[str, Any] | None) -> str:
+    """Read options as they stand in the index: the same text for the same options."""
+    return json.dumps(dict(options), sort_keys=True, default=str) if options else ""
 
 
 def shown(name: str) -> str:

@@ -13,7 +13,7 @@ from vitlens.index.query import Cones, Hit, Query
 from vitlens.index.rows import FIXED
 from vitlens.index.storage import Storage, unit
 
-NPROBES, EF = 20, 200
+NPROBES, EF = 20, 100
 """Partitions that are looked into, and how widely in each; `benchmarks/speed/index.py` measures what they give."""
 MORE, COARSE_MORE = 2, 20
 """Candidates for each hit that is wanted: their order is made anew here."""
@@ -32,20 +32,19 @@ class Wanted:
     """Whether every row is looked at."""
 
 
-def find(database: Database, storage: Storage, cones: Cones, query: Query, wanted: Wanted) -> list[Hit]:
-    """The best `k` hits.
+def find(database: Database, storage: Storage, cones: Cones, query: Query, wanted: Wanted, own: Sequence[str]) -> list[Hit]:
+    """The best `k` hits; `own` are the users' columns.
 
     With centring each modality is asked for by itself, by the centred query: among rows of one modality that gives the order of
     their centred scores, but for the lengths of what centring leaves of them.
     """
-    own = [f.name for f in database.items.schema if f.name not in (*FIXED, "vector", "bits", "full")]
     chosen = [name for name in cones if not wanted.modalities or name in wanted.modalities]
     groups: list[list[str]] = [[name] for name in chosen] if wanted.centre else [chosen]
     found: list[tuple[float, float, dict[str, Any]]] = []
     for names in groups if chosen else ():
         asked = query.centred if wanted.centre else query.plain
         only = None if len(names) == len(cones) else f"modality IN {quoted(names)}"
-        rows = candidates(database, storage, asked, both(only, wanted.where), wanted)
+        rows = candidates(database, storage, asked, both(only, wanted.where), wanted, own)
         vectors = storage.decode(rows[storage.scored])
         plain = vectors @ query.plain
         scores = unit(vectors - cones[names[0]].mean) @ query.centred if wanted.centre else plain
@@ -56,9 +55,10 @@ def find(database: Database, storage: Storage, cones: Cones, query: Query, wante
     return [_hit(rank, *entry, own) for rank, entry in enumerate(found[: wanted.k], start=1)]
 
 
-def candidates(database: Database, storage: Storage, query: np.ndarray, where: str | None, wanted: Wanted) -> Any:
+def candidates(
+    database: Database, storage: Storage, query: np.ndarray, where: str | None, wanted: Wanted, own: Sequence[str]
+) -> Any:
     """Rows (Arrow) among which the best for a query [w] should be, without the columns nobody needs."""
-    own = [f.name for f in database.items.schema if f.name not in (*FIXED, "vector", "bits", "full")]
     count = max(COARSE_MORE * wanted.k, 200) if storage.coarse else max(MORE * wanted.k, wanted.k + 20)
 
     def ask(items: Any) -> Any:

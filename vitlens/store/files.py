@@ -1,11 +1,16 @@
 """Files of embeddings to hand on: .npz, .parquet or .safetensors, written piece by piece and whole or not at all.
 
-    npz          <modality> [n, E] float32, <modality>_items [n] str, <modality>_rows [n] int64; space, model
-    parquet      a row per item: row, item, modality, embedding; vitlens.space, .dim and .model in the schema's metadata
-    safetensors  <modality> [n, E] float32 or float16, <modality>.rows [n] int64; items (JSON), space, dim, model in the metadata
+    npz          <modality> [n, E] float32, <modality>_items [n] str, <modality>_rows [n] int64, <modality>_digests [n, 16] uint8;
+                 space, dim, model, weights (JSON)
+    parquet      a row per item: row, item, modality, embedding, digest; vitlens.space, .dim, .model and .weights in the schema's
+                 metadata
+    safetensors  <modality> [n, E] float32 or float16, <modality>.rows [n] int64, <modality>.digests [n, 16] uint8; items (JSON),
+                 space, dim, model, weights (JSON) in the metadata
 
-`rows` are positions among the inputs, so that what was read from a manifest can be joined with it again. A file name that is no
-UTF-8 keeps its bytes; parquet, whose texts must be UTF-8, has a column `item_bytes` for them where there is such a name.
+`rows` are positions among the inputs, so that what was read from a manifest can be joined with it again. `digests` are of the
+items' contents, `weights` the hash of the weights behind each modality: by them an index knows what it has; files may lack both.
+A file name that is no UTF-8 keeps its bytes; parquet, whose texts must be UTF-8, has a column `item_bytes` for them where there
+is such a name.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from vitlens.disk import atomic, output_file
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import check_file, decoding, suffix_of
 from vitlens.space import Embeddings, EmbeddingSpace
+from vitlens.store.digests import DIGEST, stack_digests
 from vitlens.store.places import Folder, is_uri
 
 FORMATS = ("npz", "parquet", "safetensors")
@@ -53,7 +59,7 @@ class Column:
     rows: list[int]
     pieces: Callable[[], Iterator[np.ndarray]]
     digests: Sequence[bytes] = ()
-    """Of what the items hold; parquet files have a column for them where there are some."""
+    """Of what the items hold; none where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,32 @@ class Content:
     """Whether vectors are written as float16, which safetensors files may hold; they are read as float32 all the same."""
     about: Mapping[str, str] = field(default_factory=dict)
     """More for the metadata of a parquet file."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Modality -> hash of the weights that made its embeddings."""
 
 
 class StoredEmbeddings(Embeddings):
-    """`Embeddings` from a file, with what belongs to their rows: `names` and `rows` per modality, and the model's name."""
+    """`Embeddings` from a file, with what belongs to their rows - `names`, `rows`, `digests` per modality - and the model's name.
+
+    `weights` is the hash of the weights behind each modality. A file may lack digests (then there are none) and weights.
+    """
 
     def __init__(self, space: EmbeddingSpace, model: str) -> None:
         super().__init__(space)
         self.model = model
         self.names: dict[str, list[str]] = {}
         self.rows: dict[str, list[int]] = {}
+        self.digests: dict[str, list[bytes]] = {}
+        self.weights: dict[str, str] = {}
 
-    def add(self, modality: str, vectors: np.ndarray, names: Sequence[str], rows: Sequence[int]) -> None:
+    def add(
+        self, modality: str, vectors: np.ndarray, names: Sequence[str], rows: Sequence[int], digests: Sequence[bytes] = ()
+    ) -> None:
         """Put one modality's embeddings [n, E] in."""
         import torch
 
         self[modality] = torch.from_numpy(np.array(vectors, dtype=np.float32))
-        self.names[modality], self.rows[modality] = list(names), list(rows)
+        self.names[modality], self.rows[modality], self.digests[modality] = list(names), list(rows), list(digests)
         self.kept[modality], self.errors[modality] = list(range(len(names))), []
 
 
@@ -116,9 +131,15 @@ def _write_npz(stream: IO[bytes], content: Content) -> None:
                     member.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
             _add_array(archive, f"{modality}_items", np.array(column.items, dtype=np.str_))
             _add_array(archive, f"{modality}_rows", np.array(column.rows, dtype=np.int64))
-        for key, value in (("space", content.space.name), ("model", content.model)):
+            if column.digests:
+                _add_array(archive, f"{modality}_digests", stack_digests(column.digests))
+        for key, value in (("space", content.space.name), ("model", content.model), ("weights", _weights(content))):
             _add_array(archive, key, np.array(value))
         _add_array(archive, "dim", np.array(content.space.dim))
+
+
+def _weights(content: Content) -> str:
+    return json.dumps(dict(content.weights), sort_keys=True)
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -144,6 +165,7 @@ def write_parquet(stream: IO[bytes], content: Content) -> None:
     odd = any(_is_odd(item) for column in content.columns.values() for item in column.items)
     fields += [("item_bytes", pa.binary())] if odd else []
     metadata = {"vitlens.space": content.space.name, "vitlens.dim": str(content.space.dim), "vitlens.model": content.model}
+    metadata["vitlens.weights"] = _weights(content)
     schema = pa.schema(fields, metadata={**metadata, **content.about})
     with pq.ParquetWriter(stream, schema) as writer:
         for rows, items, modalities, vectors, digests in _in_input_order(content.columns):
@@ -190,12 +212,15 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     names = json.dumps({modality: column.items for modality, column in content.columns.items()}, ensure_ascii=False)
     names = re.sub(_SURROGATES, lambda found: f"\\u{ord(found[0]):04x}", names)
     metadata = {"space": content.space.name, "dim": str(content.space.dim), "model": content.model, "items": names}
+    metadata["weights"] = _weights(content)
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
     for modality, column in content.columns.items():
         n = len(column.items)
         vectors = ("F16", 2) if content.half else ("F32", 4)
-        for key, shape, (kind, size) in ((modality, [n, content.space.dim], vectors), (f"{modality}.rows", [n], ("I64", 8))):
+        members = [(modality, [n, content.space.dim], vectors), (f"{modality}.rows", [n], ("I64", 8))]
+        members += [(f"{modality}.digests", [n, DIGEST], ("U8", 1))] * bool(column.digests)
+        for key, shape, (kind, size) in members:
             end = at + size * math.prod(shape)
             header[key] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
             at = end
@@ -206,6 +231,7 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
         for piece in column.pieces():
             stream.write(np.ascontiguousarray(piece, dtype="<f2" if content.half else "<f4").tobytes())
         stream.write(np.array(column.rows, dtype="<i8").tobytes())
+        stream.write(b"".join(column.digests))
 
 
 def holds_embeddings(path: str | os.PathLike[str]) -> bool:
@@ -250,7 +276,10 @@ def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
         those = [part for part in parts if modality in part]
         names = [name for part in those for name in part.names[modality]]
         rows = [row for part in those for row in part.rows[modality]]
-        whole.add(modality, torch.cat([part[modality] for part in those]).numpy(), names, rows)
+        digests = (
+            [digest for part in those for digest in part.digests[modality]] if all(p.digests[modality] for p in those) else []
+        )
+        whole.add(modality, torch.cat([part[modality] for part in those]).numpy(), names, rows, digests)
     return whole
 
 
@@ -290,7 +319,10 @@ def _read_npz(path: Path) -> StoredEmbeddings:
         stored = StoredEmbeddings(EmbeddingSpace(str(archive["space"]), int(archive["dim"])), str(archive["model"]))
         for key in archive.files:
             if f"{key}_items" in archive.files:
-                stored.add(key, archive[key], archive[f"{key}_items"].tolist(), archive[f"{key}_rows"].tolist())
+                known = archive[f"{key}_digests"] if f"{key}_digests" in archive.files else []
+                digests = [digest.tobytes() for digest in known]
+                stored.add(key, archive[key], archive[f"{key}_items"].tolist(), archive[f"{key}_rows"].tolist(), digests)
+        stored.weights = json.loads(str(archive["weights"])) if "weights" in archive.files else {}
     return stored
 
 
@@ -316,7 +348,10 @@ def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
         if "item_bytes" in part.column_names:
             exact = part["item_bytes"].to_pylist()
             names = [n if b is None else b.decode("utf-8", "surrogateescape") for n, b in zip(names, exact, strict=True)]
-        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), names, part["row"].to_pylist())
+        known = part["digest"].to_pylist() if "digest" in part.column_names else []
+        digests = [] if None in known else known
+        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), names, part["row"].to_pylist(), digests)
+    stored.weights = json.loads(metadata.get("vitlens.weights", "{}"))
     return stored
 
 
@@ -327,5 +362,8 @@ def _read_safetensors(path: Path) -> StoredEmbeddings:
         metadata = file.metadata()
         stored = StoredEmbeddings(EmbeddingSpace(metadata["space"], int(metadata["dim"])), metadata["model"])
         for modality, names in json.loads(metadata["items"]).items():
-            stored.add(modality, file.get_tensor(modality), names, file.get_tensor(f"{modality}.rows").tolist())
+            key = f"{modality}.digests"
+            digests = [digest.tobytes() for digest in file.get_tensor(key)] if key in file.keys() else []  # noqa: SIM118
+            stored.add(modality, file.get_tensor(modality), names, file.get_tensor(f"{modality}.rows").tolist(), digests)
+        stored.weights = json.loads(metadata.get("weights", "{}"))
     return stored

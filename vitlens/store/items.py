@@ -24,6 +24,8 @@ class Item:
     modality: str
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else a manifest says of it, where that was asked for."""
 
     @property
     def value(self) -> Any:

@@ -150,7 +150,8 @@ class Job:
             run.look()
             resumed = run.done()
             found = run.embed(load)
-            output, counts, failures = self._merge(groups, found, lost)
+            digests = {modality: listed.digests for modality, listed in run.lists.items()}
+            output, counts, failures = self._merge(groups, found, digests, lost)
             errors_file = _write_errors(self.out, failures)
             work.close(remove=True)
             return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun, run.remarks)
@@ -162,7 +163,7 @@ class Job:
             work.close()
 
     def _merge(
-        self, groups: dict[str, list[Item]], found: dict[str, Embedded], lost: Sequence[str]
+        self, groups: dict[str, list[Item]], found: dict[str, Embedded], digests: dict[str, np.ndarray], lost: Sequence[str]
     ) -> tuple[Path | None, dict[str, int], list[Failure]]:
         """Put everything together into the output; returns it (None: nothing was embedded), counts and failures."""
         columns: dict[str, Column] = {}
@@ -171,12 +172,13 @@ class Job:
             items, kept = groups[modality], embedded.kept
             failures += [Failure.of(items[i].row, items[i].name, modality, error) for i, error in embedded.errors.items()]
             names, rows = [items[i].name for i in kept], [items[i].row for i in kept]
-            columns[modality] = Column(names, rows, partial(_normalised, embedded))
+            columns[modality] = Column(names, rows, partial(normalised, embedded), [digests[modality][i].tobytes() for i in kept])
         last = max([*(item.row for item in self.inputs.items), *(failure.row for failure in self.inputs.failures)])
         failures += [Failure(last + number, name, "", LOST) for number, name in enumerate(lost, start=1)]
         counts = {modality: len(column.items) for modality, column in columns.items()}
         if any(counts.values()):
-            write_embeddings(self.out, Content(_space(found), self.model_name, columns))
+            weights = {modality: str(embedded.parts.about["weights"]) for modality, embedded in found.items()}
+            write_embeddings(self.out, Content(_space(found), self.model_name, columns, weights=weights))
         return (self.out if any(counts.values()) else None), counts, sorted(failures, key=lambda failure: failure.row)
 
 
@@ -249,7 +251,8 @@ def _space(found: dict[str, Embedded]) -> EmbeddingSpace:
     return EmbeddingSpace(about["space"], about["dim"])
 
 
-def _normalised(embedded: Embedded) -> Iterator[np.ndarray]:
+def normalised(embedded: Embedded) -> Iterator[np.ndarray]:
+    """The embeddings of a list that are there, of length 1, in pieces [k, E]."""
     import torch
     import torch.nn.functional as F
 

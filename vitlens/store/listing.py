@@ -43,6 +43,8 @@ class Listing:
     texts: Sequence[str] = ()
     manifest: str | os.PathLike[str] | None = None
     modalities: Sequence[str] = ()
+    with_columns: bool = False
+    """Whether items keep what a manifest's other columns say of them."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the user, once it was walked."""
 
@@ -274,6 +276,9 @@ class _Rows:
         if not columns or not wanted or not {*wanted} <= {*named}:
             self._refuse(columns, named, known)
         options = self._option_columns(columns, wanted)
+        used = {*wanted, *(column for pairs in options.values() for column, _ in pairs)}
+        others = [column for column in columns if column not in used and column.partition(".")[0] not in known]
+        kept = others if self.listing.with_columns else []
         vision = [name for name in wanted if modality_class(name).tower != "text"]
         first: Failure | None = None
         items = rows = 0
@@ -290,17 +295,15 @@ class _Rows:
                     yield failure
                 else:
                     items += 1
-                    yield item
+                    yield replace(item, columns={name: row.get(name) for name in kept}) if kept else item
         if not rows:
             raise InputError(os.fspath(self.path), "no rows", MANIFEST)
         if first and not items:
             raise replace(first, name=f"{self.path}, row {first.row}").to_error(MANIFEST)
         if not items:
             raise InputError(os.fspath(self.path), f"every cell of {', '.join(wanted)} is empty", MANIFEST)
-        used = {*wanted, *(column for pairs in options.values() for column, _ in pairs)}
-        ignored = [column for column in columns if column not in used and column.partition(".")[0] not in known]
-        if ignored:
-            self.listing.notes.append(f"columns not used: {', '.join(ignored)}")
+        if others and not kept:
+            self.listing.notes.append(f"columns not used: {', '.join(others)}")
 
     def _refuse(self, columns: Sequence[str], named: Sequence[str], known: Sequence[str]) -> None:
         """Raises InputError for a table without the columns it needs."""

@@ -204,12 +204,11 @@ class Maker:
             if found
         }
         space = self._engine.model.space
-        about = {
-            "vitlens.weights": json.dumps({modality: abouts[modality]["weights"] for modality in columns}, sort_keys=True),
-            "vitlens.precision": next(iter(abouts.values()))["precision"],
-        }
+        weights = {modality: abouts[modality]["weights"] for modality in columns}
+        about = {"vitlens.precision": next(iter(abouts.values()))["precision"]}
         stream = io.BytesIO()
-        write_parquet(stream, Content(EmbeddingSpace(space.name, space.dim), self.model_name, columns, about=about))
+        content = Content(EmbeddingSpace(space.name, space.dim), self.model_name, columns, about=about, weights=weights)
+        write_parquet(stream, content)
         self.folder.write(name, stream.getvalue())
         return stream.tell()
 
