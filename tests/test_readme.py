@@ -1,4 +1,4 @@
-"""The README's first Python lines run as they stand, on the files of `make demo`."""
+"""The README's first Python lines run as they stand, on the files of `make demo`; no line of code is wider than its box."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def test_the_first_lines_run_on_the_demos_files(
     )  # type: ignore[attr-defined]
     assert model.similarity(out["point_cloud"], out["image"]).argmax(1).tolist() == [0, 1]  # type: ignore[attr-defined, index]
     assert "hammer" in capsys.readouterr().out
+
+
+def test_no_line_of_code_is_wider_than_its_box() -> None:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 88] == []
+
+
+def test_the_picture_is_there_and_small() -> None:
+    assert (ROOT / "docs" / "pictures" / "senses.png").stat().st_size < 400_000
