@@ -49,7 +49,7 @@ def metadata(spec: ModelSpec, scores: Sequence[PublishedScore] = (), *, training
     return f"---\n{data.to_yaml()}\n---\n\n"
 
 
-def _licence(text: str) -> dict[str, str]:
+def _licence(text: str) -> dict[str, Any]:
     name = text.partition(" (")[0].strip()
     if name.lower() in LICENCES:
         return {"license": name.lower()}

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +339,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "task":
         name, folder, *numbers = json.loads(arguments.task)
-        tasks = {"size": task_size, "listing": task_listing}
+        tasks: dict[str, Callable[..., Any]] = {"size": task_size, "listing": task_listing}
         print(json.dumps(tasks[name](Path(folder), *map(int, numbers))))
     else:
         {"kill": kill, "sizes": sizes, "listing": listing}[arguments.what](arguments)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -224,7 +224,7 @@ def _vit(blocks: int) -> FrozenViT:
     vision = {"image_size": 224, "patch_size": 14, "width": 1024, "layers": blocks, "head_width": 64}
     text = {"context_length": 77, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
     torch.manual_seed(0)
-    return build_vit(ViTSpec("bench", config={"embed_dim": 768, "vision_cfg": vision, "text_cfg": text}))
+    return cast("FrozenViT", build_vit(ViTSpec("bench", config={"embed_dim": 768, "vision_cfg": vision, "text_cfg": text})))
 
 
 def _flops(vit: FrozenViT, batch: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,7 +123,8 @@ class Answering:
     """A host of `vitlens chat`, as the service asks it."""
 
     def __init__(self, host: Any) -> None:
-        self.host, self.streams = host, list(host.streams)
+        self.host = host
+        self.streams: Collection[str] = list(host.streams)
 
     def answer(
         self, question: str, files: Mapping[str, list[str]], read: Mapping[str, Mapping[str, Any]], **options: Any

@@ -121,13 +121,13 @@ def picture_tokens(
     home = Path(folder or default_folder())
     key = _key(engine, reader, rows, options, seed, home)
     path = home / "tokens" / f"{key}.safetensors"
-    tensors = None
+    tensors: dict[str, Tensor] = {}
     if world()[0] == 0:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(path, _made(engine, reader, rows, options, seed, report))
         tensors = load_file(path)
-    return _unpacked(key, from_main(tensors) or {}, vit, options)
+    return _unpacked(key, from_main(tensors), vit, options)
 
 
 def _chosen(usable: np.ndarray, count: int, seed: int) -> np.ndarray:

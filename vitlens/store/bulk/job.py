@@ -229,7 +229,8 @@ class BulkJob:
     def _finish(self, spool: Spool, result: BulkResult, weights: dict[str, str], begun: float) -> None:
         """See whether all pieces are there, also those of other processes, by the same `weights`; then the summary."""
         receipts = ((piece, Receipt.read(self.out, piece.name)) for piece in spool if piece.name not in result.lost)
-        working, towers, space = 0.0, {}, ("", 0)
+        working, space = 0.0, ("", 0)
+        towers: dict[str, Any] = {}
         for piece, receipt in receipts:
             stale = receipt is not None and any(weights.setdefault(m, told) != told for m, told in receipt.weights.items())
             if receipt is None or receipt.listing != piece.listing or stale:

@@ -7,7 +7,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -263,8 +263,8 @@ class _Made:
         return hashed.hexdigest()
 
 
-def _normalised(vectors: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _normalised(vectors: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     import torch
     import torch.nn.functional as F
 
-    return [F.normalize(torch.from_numpy(np.stack(vectors)), dim=-1).numpy()]
+    yield F.normalize(torch.from_numpy(np.stack(vectors)), dim=-1).numpy()

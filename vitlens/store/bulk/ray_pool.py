@@ -235,8 +235,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
         raise MissingDependencyError("--engine ray needs Ray: pip install 'vitlens[scale]'") from error
     if ray.is_initialized():
         return ray, False
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    ours = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    ours: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     for attempt in range(1, ATTEMPTS + 1):  # a machine that is very busy may be too slow for it at first
         try:
             ray.init(**(ours if address is None else {"address": address}), **quiet)
