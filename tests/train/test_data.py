@@ -64,7 +64,7 @@ def test_read_options_of_the_recipe_hold_where_a_row_has_none(tmp_path: Path) ->
     table = open_records(write_manifest(tmp_path, rows, "csv"))
     with pytest.raises(InputError, match="scale="):
         Reader(table, DEPTH).load(0)
-    assert Reader(table, DEPTH, read_options={"scale": 0.002}).load(0).data.max() > 40
+    assert Reader(table, DEPTH, read_options={"scale": 0.002}).load(0).data.max() > 17
     with pytest.raises(OptionError, match="no_such"):
         Reader(table, DEPTH, read_options={"no_such": 1})
 

@@ -102,7 +102,7 @@ def item(index: int) -> dict[str, Any]:
         "bar": (abs(x) < size / 3) & (abs(y) < 14),
         "cross": (np.minimum(abs(x), abs(y)) < 3) & (np.maximum(abs(x), abs(y)) < 12),
     }[label]
-    metres = np.where(inside, 8.0, 24.0) + 0.1 * chance.standard_normal((SIZE, SIZE))
+    metres = np.where(inside, 3.0, 9.0) + 0.04 * chance.standard_normal((SIZE, SIZE))
     picture = np.where(inside[..., None], chance.integers(150, 250, 3), chance.integers(0, 80, 3)).astype(np.uint8)
     return {"depth": metres.astype(np.float32), "image": picture, "text": f"a {label}", "label": label}
 
