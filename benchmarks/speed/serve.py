@@ -22,7 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,23 +79,29 @@ def family(process: int) -> list[int]:
     """A process and all below it (Linux)."""
     found = [process]
     for folder in Path(f"/proc/{process}/task").glob("*"):
-        for child in (folder / "children").read_text().split():
-            found += family(int(child))
+        with suppress(OSError):  # a thread that ended meanwhile
+            for child in (folder / "children").read_text().split():
+                found += family(int(child))
     return found
 
 
 def memory(process: int) -> float:
     """Megabytes that a process and all below it hold."""
     page = os.sysconf("SC_PAGE_SIZE")
-    return sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) * page for one in family(process)) / 1e6
+    total = 0
+    for one in family(process):
+        with suppress(OSError):
+            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * page
+    return total / 1e6
 
 
 def computed(process: int) -> float:
     """Seconds that a process and all below it have computed."""
     total = 0
     for one in family(process):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
 
 
