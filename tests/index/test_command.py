@@ -239,3 +239,22 @@ def test_what_cannot_be_is_said_in_a_line(things: Path, folder: Path, tmp_path: 
 def test_without_the_extra_the_pip_line_is_said(things: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lancedb", None)
     assert "pip install 'vitlens[index]'" in refused("info", things)
+
+
+def test_files_are_read_by_spawned_processes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing
+
+    from vitlens.store.store import EmbeddingStore
+
+    seen: list[str | None] = []
+    embed = EmbeddingStore.embed
+
+    def watched(self: EmbeddingStore, *given: Any, **options: Any) -> Any:
+        seen.append(multiprocessing.get_start_method(allow_none=True))
+        return embed(self, *given, **options)
+
+    monkeypatch.setattr(EmbeddingStore, "embed", watched)
+    before = multiprocessing.get_start_method(allow_none=True)
+    run("build", folder / "p0.png", *MODEL, "-o", tmp_path / "i")
+    assert seen == ["spawn"]
+    assert multiprocessing.get_start_method(allow_none=True) == before

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vitlens.errors import OptionError
+from vitlens.index.database import spawning
 from vitlens.index.index import Index
 from vitlens.index.measure import Nearest, Recall, recall_of
 from vitlens.index.rows import Added, Rows, key_of, local_file, same_space, shown
@@ -200,7 +201,8 @@ class Filling:
             )
             built: Engine = engine()
             self.index.check_space(built.model.space, f"model {built.model.spec.name}")
-            found = store.embed(built, modality, part, on_error="skip", progress=self.progress)
+            with spawning():
+                found = store.embed(built, modality, part, on_error="skip", progress=self.progress)
             errors |= {todo[place]: error for place, error in found.errors.items()}
             kept, at = [todo[place] for place in found.kept], 0
             weights = {modality: str(found.parts.about["weights"])}

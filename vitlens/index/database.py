@@ -31,7 +31,7 @@ GONE = ("not found", "no such file", "does not exist")
 
 
 def load_lancedb() -> Any:
-    """Import lancedb; from then on processes of this one are spawned, not forked.
+    """Import lancedb.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -41,9 +41,19 @@ def load_lancedb() -> Any:
         import lancedb
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"the index needs lancedb and pylance ({error}): pip install 'vitlens[index]'") from error
-    if multiprocessing.get_start_method(allow_none=True) in (None, "fork") and "fork" in multiprocessing.get_all_start_methods():
-        multiprocessing.set_start_method("spawn", force=True)
     return lancedb
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """A block in which processes of this one are spawned where they would be forked."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    if before in (None, "fork"):
+        multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 class Database:
