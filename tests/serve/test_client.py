@@ -62,6 +62,8 @@ class Moody(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if isinstance(answer, Exception):
             raise answer
         status, headers = answer
+        if status == 500:  # of a proxy, whose service is gone
+            return httpx.Response(500, text="Internal Server Error")
         content = {"data": []} if status == 200 else {"error": {"message": "busy", "code": "rate_limit_exceeded"}}
         return httpx.Response(status, headers=headers, json=content)
 
@@ -83,7 +85,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_it_comes_again_when_it_was_told_to(naps: list[float]) -> None:
-    answers = ((429, {"Retry-After": "7"}), (503, {}), httpx.ConnectError("gone"), (200, {}))
+    answers = ((429, {"Retry-After": "7"}), (500, {}), httpx.ConnectError("gone"), (200, {}))
     with Client("http://localhost", transport=Moody(*answers)) as client:
         assert client.models() == []
     assert naps[0] == 7 and 0 < naps[1] < 3 and len(naps) == 3

@@ -117,6 +117,11 @@ class _Base:
         """Seconds before each further try: doubled each time, not the same for all clients."""
         yield from (min(0.5 * 2**attempt, LONGEST) * random.uniform(0.5, 1.5) for attempt in range(self.retries))
 
+    def _may_change(self, response: httpx.Response) -> bool:
+        """Whether the same request may be answered a moment later: also after a 500 that a proxy gave, not the service."""
+        ours = response.headers.get("content-type", "").startswith("application/json")
+        return response.status_code in AGAIN or (response.status_code == 500 and not ours)
+
     def _wait(self, response: httpx.Response, usual: float) -> float:
         said = response.headers.get("retry-after", "")
         return min(max(float(said), usual), LONGEST) if said.isdigit() else usual
@@ -193,7 +198,7 @@ class Client(_Base):
                     raise
                 time.sleep(usual)
                 continue
-            if response.status_code not in AGAIN or usual is None:
+            if usual is None or not self._may_change(response):
                 break
             time.sleep(self._wait(response, usual))
         return self._answer(response)
@@ -254,7 +259,7 @@ class AsyncClient(_Base):
                     raise
                 await asyncio.sleep(usual)
                 continue
-            if response.status_code not in AGAIN or usual is None:
+            if usual is None or not self._may_change(response):
                 break
             await asyncio.sleep(self._wait(response, usual))
         return self._answer(response)
