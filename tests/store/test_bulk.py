@@ -322,6 +322,28 @@ def test_the_command_says_what_it_will_do_and_what_it_did(pictures: Path, tmp_pa
     done = cli.invoke(app, options)
     assert done.exit_code == 1 and "10 image embeddings in 3 parts" in done.stdout
     assert "1 of 11 inputs failed" in done.stderr and f"p{BAD:02d}.png" in done.stderr
+    cells = pa.table({"image": [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(pictures.iterdir())]})
+    pq.write_table(cells, tmp_path / "cells.parquet")
+    one = [
+        "--manifest",
+        str(tmp_path / "cells.parquet"),
+        "-m",
+        NAME,
+        "-o",
+        str(tmp_path / "one.npz"),
+        "-b",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    whole = cli.invoke(app, ["embed", *one])
+    assert whole.exit_code == 1 and "one.npz: 10 image embeddings of 64 values" in whole.stdout, (
+        "and one file of bytes in a table"
+    )
+    np.testing.assert_allclose(
+        vectors(load_embeddings(tmp_path / "one.npz")), vectors(load_embeddings(tmp_path / "out")), atol=1e-6
+    )
+    assert "cells.parquet/4/image" in (tmp_path / "one.npz.errors.csv").read_text() and not list(tmp_path.glob("*.partial"))
     for wrong, message in (
         (["--workers", "2"], "belong to --engine ray"),
         (["--engine", "spark"], "--engine"),

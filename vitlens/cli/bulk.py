@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from vitlens.model import ViTLens
     from vitlens.store.bulk.job import BulkJob, BulkResult, Pool
     from vitlens.store.bulk.pieces import Counts
-    from vitlens.store.job import Settings
+    from vitlens.store.engine import Progress
+    from vitlens.store.job import Job, Result, Settings
     from vitlens.store.listing import Listing
 
 ENGINES = ("local", "ray")
@@ -49,6 +51,22 @@ class Ask:
             raise OptionError(f"output {self.output}: one file goes to a local disk; end with / for a folder of parts there")
 
 
+def embed_by_parts(listing: Listing, job: Job, load: Callable[[list[str]], ViTLens], progress: Progress) -> Result:
+    """One file of what is not on a local disk, by way of parts beside it."""
+    from vitlens.store.bulk.job import BulkJob, Local
+    from vitlens.store.bulk.one_file import into_one_file
+
+    folder = Folder(job.out.with_name(job.out.name + ".partial"))
+    bulk = BulkJob(listing, folder, job.model_name, job.settings, named=named_by(listing))
+    return into_one_file(bulk, job.out, Local(bulk.maker(load)), progress)
+
+
+def named_by(listing: Listing) -> tuple[str, ...]:
+    """What the user named as inputs."""
+    table = [os.fspath(listing.manifest)] if listing.manifest else []
+    return (*listing.inputs, *listing.texts, *table, *listing.modalities)
+
+
 def embed_in_bulk(listing: Listing, settings: Settings, ask: Ask) -> None:
     """Run, or with a dry run describe, a bulk job; exit code 1 where something is missing at its end."""
     from vitlens.cli.console import remark, say_json
@@ -56,8 +74,7 @@ def embed_in_bulk(listing: Listing, settings: Settings, ask: Ask) -> None:
     from vitlens.store.bulk.job import BulkJob
 
     ask.check()
-    named = (*listing.inputs, *listing.texts, *([os.fspath(listing.manifest)] if listing.manifest else []), *listing.modalities)
-    job = BulkJob(listing, Folder(ask.output), ask.model, settings, ask.part_items, named)
+    job = BulkJob(listing, Folder(ask.output), ask.model, settings, ask.part_items, named_by(listing))
     job.check()
     with ProgressBar() as bar:
         if ask.dry_run:

@@ -131,8 +131,6 @@ def _embed_in_one_file(
         remark(note)
     if output is None and not dry_run:
         raise OptionError("say where to write the embeddings with -o FILE.npz, .parquet or .safetensors, or with -o DIR/")
-    if not dry_run and any(isinstance(item.source, Blob) for item in found.items):
-        raise OptionError("shards, bytes in tables and addresses are embedded into a folder of parts: -o DIR/")
     job = Job(found, Path(output or "-"), model, settings)
     if output is not None:
         job.check()
@@ -145,7 +143,12 @@ def _embed_in_one_file(
             bar.close()  # the spinner has the screen now; the next update opens it again
             return open_model(model, needed, device)
 
-        result = job.run(load, progress=bar.update)
+        if any(isinstance(item.source, Blob) for item in found.items):
+            from vitlens.cli.bulk import embed_by_parts
+
+            result = embed_by_parts(listing, job, load, bar.update)
+        else:
+            result = job.run(load, progress=bar.update)
     say_json(result.to_dict()) if as_json else say_result(result)
     if result.failures:
         raise typer.Exit(1)

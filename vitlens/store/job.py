@@ -140,7 +140,7 @@ class Job:
         groups = self.inputs.by_modality()
         if not groups:
             failures = list(self.inputs.failures)
-            return Result(None, None, {}, failures, _write_errors(self.out, failures), 0, time.monotonic() - begun)
+            return Result(None, None, {}, failures, write_errors(self.out, failures), 0, time.monotonic() - begun)
         work = WorkFolder(self.out)
         run = None
         try:
@@ -152,7 +152,7 @@ class Job:
             found = run.embed(load)
             digests = {modality: listed.digests for modality, listed in run.lists.items()}
             output, counts, failures = self._merge(groups, found, digests, lost)
-            errors_file = _write_errors(self.out, failures)
+            errors_file = write_errors(self.out, failures)
             work.close(remove=True)
             return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun, run.remarks)
         except KeyboardInterrupt as error:
@@ -261,7 +261,7 @@ def normalised(embedded: Embedded) -> Iterator[np.ndarray]:
         yield F.normalize(torch.from_numpy(embedded.parts.vectors(rows[at : at + PIECE])), dim=-1).numpy()
 
 
-def _write_errors(out: Path, failures: Sequence[Failure]) -> Path | None:
+def write_errors(out: Path, failures: Sequence[Failure]) -> Path | None:
     """`<out>.errors.csv` with a line per failed input; an old one is removed when there is none."""
     path = out.with_name(out.name + ".errors.csv")
     if not failures:

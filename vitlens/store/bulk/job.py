@@ -105,6 +105,8 @@ class BulkResult:
     errors: int = 0
     resumed: int = 0
     """Pieces that were there already."""
+    resumed_items: int = 0
+    """Items of those."""
     lost: dict[str, str] = field(default_factory=dict)
     """Pieces that could not be made, and why."""
     elsewhere: int = 0
@@ -300,6 +302,7 @@ class _Tally:
             return
         self.weights |= outcome.receipt.weights
         result.resumed += not outcome.made
+        result.resumed_items += 0 if outcome.made else len(outcome.piece.entries)
         result.remarks += outcome.receipt.remarks if outcome.made else ()
         del result.remarks[20:]
 
