@@ -255,6 +255,12 @@ def get_modality(name: str, **options: Any) -> Modality:
         raise OptionError(f"{name}: options that make no sense: {options!r:.200} ({error})") from error
 
 
+@cache
+def _plain(cls: type[Modality]) -> Modality:
+    """A modality as it is without options; many files are asked of the same one."""
+    return cls()
+
+
 def guess_modality(path: Path | str) -> str:
     """The modality that claims a file most surely.
 
@@ -267,7 +273,7 @@ def guess_modality(path: Path | str) -> str:
     claims: dict[str, float] = {}
     for name, cls in importable_modalities().items():
         try:
-            claims[name] = cls().claims(file)
+            claims[name] = _plain(cls).claims(file)
         except Exception as error:
             warnings.warn(f"modality {name!r} is left out, it cannot look at {path}: {error}", stacklevel=2)
     best = max(claims.values(), default=0.0)

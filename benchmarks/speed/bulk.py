@@ -25,6 +25,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,11 @@ def victims(driver: int, kind: str) -> list[int]:
     return found
 
 
+def parts_in(out: Path) -> int:
+    """How many parts are done."""
+    return len(list(out.glob("_pieces/*.json")))
+
+
 def disturbed(files: Path, out: Path, kills: int, engines: list[str], rng: random.Random, model: ViTLens) -> Counter[str]:
     """Run the job until it ends by itself, killing at random in between; how often what was killed."""
     killed: Counter[str] = Counter()
@@ -127,13 +133,15 @@ def disturbed(files: Path, out: Path, kills: int, engines: list[str], rng: rando
         engine = rng.choice(engines)
         run = start(files, out, engine, model)
         while not ended(run) and killed.total() < kills:
-            kind, begun, pause = rng.choice(VICTIMS[engine]), time.monotonic(), rng.uniform(0, 20)
-            while not ended(run) and time.monotonic() - begun < 120:
-                there = victims(run.pid, kind)
-                if there and (kind == "actor that starts" or time.monotonic() - begun >= pause):
-                    os.kill(rng.choice(there), signal.SIGKILL)
-                    killed[f"{engine}: {kind}"] += 1
-                    console().print(f"{killed.total()} killed: {engine}, {kind}; {len(list(out.glob('_pieces/*')))} parts so far")
+            kind, after = rng.choice(VICTIMS[engine]), parts_in(out) + rng.randint(0, 3)
+            while not ended(run):
+                there = victims(run.pid, kind) if kind == "actor that starts" or parts_in(out) >= after else []
+                if there:
+                    time.sleep(rng.uniform(0, 1))
+                    with suppress(ProcessLookupError):
+                        os.kill(rng.choice(there), signal.SIGKILL)
+                        killed[f"{engine}: {kind}"] += 1
+                    console().print(f"{killed.total()} killed: {engine}, {kind}; {parts_in(out)} parts so far")
                     break
                 time.sleep(0.01)
         run.wait() if isinstance(run, subprocess.Popen) else run.join()

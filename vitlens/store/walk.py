@@ -80,7 +80,7 @@ def _linked_folder(entry: os.DirEntry[str]) -> bool:
 
 def _ours(path: str) -> bool:
     """Whether a file nobody named is an earlier output: stored embeddings, or a part of an unfinished job."""
-    return ".partial" in (part[-8:] for part in Path(path).parts) or holds_embeddings(path)
+    return (".partial" in path and ".partial" in (part[-8:] for part in Path(path).parts)) or holds_embeddings(path)
 
 
 def _remote(given: str) -> Iterator[str | RemoteFile] | None:

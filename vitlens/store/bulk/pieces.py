@@ -140,7 +140,9 @@ def _listing(entries: Iterable[Item | Failure]) -> str:
     sensors: dict[str, Modality] = {}
     for entry in entries:
         if isinstance(entry, Item):
-            sensor = sensors.setdefault(entry.modality, get_modality(entry.modality))
+            if entry.modality not in sensors:
+                sensors[entry.modality] = get_modality(entry.modality)
+            sensor = sensors[entry.modality]
             about: Any = [entry.row, entry.name, entry.modality, dict(entry.options), _version(entry, sensor)]
         else:
             about = [entry.row, entry.name, entry.modality, entry.error]
