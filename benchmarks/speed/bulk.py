@@ -35,7 +35,9 @@ import torch
 
 from vitlens.display.table import Table
 from vitlens.display.terminal import console
+from vitlens.encoder import EncoderSpec
 from vitlens.model import ViTLens, load
+from vitlens.space import EmbeddingSpace
 from vitlens.spec import ModelSpec
 from vitlens.store.bulk.job import BulkJob, Local
 from vitlens.store.bulk.pieces import Spool, cut
@@ -43,6 +45,7 @@ from vitlens.store.files import read_table
 from vitlens.store.job import Settings
 from vitlens.store.listing import Listing
 from vitlens.store.places import Folder
+from vitlens.vit import ViTSpec
 
 MODEL = "vitlens-tiny-random"
 PART, BATCH = 128, 32
@@ -202,10 +205,9 @@ def stub() -> ViTLens:
         "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1, "head_width": 16},
         "text_cfg": {"context_length": 77, "vocab_size": 100, "width": 16, "heads": 1, "layers": 1},
     }
-    encoder = {"modality": "image", "vit": {"name": "stub", "config": config}, "options": {"size": 32}}
-    space = {"name": "stub", "dim": 768}
-    spec = ModelSpec.from_dict({"name": "stub", "licence": "none", "space": space, "encoders": [encoder]})
-    return ViTLens.from_spec(spec)
+    encoder = EncoderSpec("image", ViTSpec("stub", config=config), options={"size": 32})
+    torch.manual_seed(0)
+    return ViTLens.from_spec(ModelSpec("stub", EmbeddingSpace("stub", 768), (encoder,)))
 
 
 def links(folder: Path, count: int) -> Path:

@@ -296,6 +296,18 @@ def test_an_object_that_is_gone_is_a_row_of_the_errors(tmp_path: Path, model: Vi
     assert result.errors == 2 and not result.counts
 
 
+def test_a_shard_that_is_cut_costs_what_lies_behind_the_cut(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as shard:
+        for place in range(3):
+            entry = tarfile.TarInfo(f"{place}.png")
+            entry.size = 1000
+            shard.addfile(entry, io.BytesIO(bytes(1000)))
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:2600])
+    first, rest = Listing([str(tmp_path / "0.tar")], modalities=["image"])
+    assert isinstance(first, Item) and first.name == f"{tmp_path}/0.tar/0.png"
+    assert isinstance(rest, Failure) and rest.row == 1 and "unexpected end of data" in rest.error
+
+
 def test_a_listing_of_any_length_takes_the_same_memory() -> None:
     def peak(count: int) -> int:
         entries = (Item(row, f"a picture of thing {row}", "text", f"a picture of thing {row}") for row in range(count))
