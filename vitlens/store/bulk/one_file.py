@@ -36,8 +36,10 @@ def into_one_file(job: BulkJob, out: Path, pool: Pool, progress: Progress | None
     if done.counts:
         stored = load_embeddings(job.out.name)
         space = EmbeddingSpace(stored.space.name, stored.space.dim)
-        columns = {m: Column(stored.names[m], stored.rows[m], partial(_whole, stored[m].numpy())) for m in stored}
-        write_embeddings(out, Content(space, job.model_name, columns))
+        columns = {
+            m: Column(stored.names[m], stored.rows[m], partial(_whole, stored[m].numpy()), stored.digests[m]) for m in stored
+        }
+        write_embeddings(out, Content(space, job.model_name, columns, weights=stored.weights))
     shutil.rmtree(job.out.name)
     return Result(out if space else None, space, done.counts, failures, errors_file, done.resumed_items, done.seconds)
 
