@@ -280,6 +280,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
             [digest for part in those for digest in part.digests[modality]] if all(p.digests[modality] for p in those) else []
         )
         whole.add(modality, torch.cat([part[modality] for part in those]).numpy(), names, rows, digests)
+    whole.weights = {modality: weights for part in parts for modality, weights in part.weights.items()}
     return whole
 
 
