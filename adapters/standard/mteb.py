@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import vitlens
+from vitlens.adapters.standard.items import as_source
 from vitlens.errors import InputError, MissingDependencyError
 from vitlens.model import ViTLens
 
@@ -55,22 +56,14 @@ class MTEBEncoder(AbsEncoder):
         if not names:
             has = ", ".join(name for name in COLUMNS if self.model.supports(name))
             raise InputError("a batch of MTEB", f"columns {', '.join(map(str, batch))}", f"one of {has}")
-        given = {name: [_item(name, item) for item in batch[name]] for name in names}
+        given = {name: [self._item(name, item) for item in batch[name]] for name in names}
         rows = self.model.encode(given, batch_size=size)
         return F.normalize(torch.stack([rows[name] for name in names]).sum(dim=0), dim=-1).numpy()
 
-
-def _item(name: str, item: Any) -> Any:
-    """An item of MTEB as our reader takes it."""
-    if name == "audio" and isinstance(item, Mapping):
-        return {"source": np.asarray(item["array"], np.float32), "rate": int(item["sampling_rate"])}
-    if name == "image" and hasattr(item, "convert"):
-        return item.convert("RGB")
-    if name == "video":
-        frames = item["array"] if isinstance(item, Mapping) else item
-        frames = np.asarray(frames)
-        return np.moveaxis(frames, 1, -1) if frames.ndim == 4 and frames.shape[1] == 3 != frames.shape[-1] else frames
-    return item
+    def _item(self, name: str, item: Any) -> Any:
+        if name == "image" and hasattr(item, "convert"):
+            return item.convert("RGB")
+        return as_source(self.model, name, item)
 
 
 def model_meta(model: ViTLens, revision: str | None = None) -> ModelMeta:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import vitlens
+from vitlens.adapters.standard.items import as_source
 from vitlens.errors import InputError, MissingDependencyError, OptionError
 from vitlens.model import ViTLens
 from vitlens.sources import name_of
@@ -37,9 +38,9 @@ FOLDER = "vitlens"
 class ViTLensModule(InputModule):
     """Inputs of any modality -> "sentence_embedding" [n, E], L2-normalised.
 
-    An input is what sentence-transformers takes (a text, a path, a PIL picture, {"array": ..., "sampling_rate": ...}), or
-    {MODALITY: item} with an item as `ViTLens.encode` takes it, for any modality of the model; with several modalities in one
-    mapping the embeddings are added. `model` is a ViTLens, a zoo name or a native folder.
+    An input is what sentence-transformers takes (a text, a path, a PIL picture, {"array": ..., "sampling_rate": ...}, a decoder
+    of torchcodec), or {MODALITY: item} with an item as `ViTLens.encode` takes it, for any modality of the model; with several
+    modalities in one mapping the embeddings are added. `model` is a ViTLens, a zoo name or a native folder.
 
     Raises:
         ModelError: no such model.
@@ -83,7 +84,7 @@ class ViTLensModule(InputModule):
     def _parts(self, given: Any) -> dict[str, Any]:
         """Modality -> item of one input."""
         if isinstance(given, Mapping) and given and all(isinstance(key, str) and self.model.supports(key) for key in given):
-            return {name: _item(name, item) for name, item in given.items()}
+            return {name: as_source(self.model, name, item) for name, item in given.items()}
         name: Any
         try:
             name = infer_modality(given, self.modalities)
@@ -92,7 +93,7 @@ class ViTLensModule(InputModule):
         if not isinstance(name, str) or not self.model.supports(name):
             accepted = f"{', '.join(self.modalities[:-1])}, or {{MODALITY: item}} with one of {', '.join(self.model.modalities)}"
             raise InputError(name_of(given), f"an input of modality {name}", accepted)
-        return {name: _item(name, given)}
+        return {name: as_source(self.model, name, given)}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Add "sentence_embedding"."""
@@ -120,10 +121,3 @@ class ViTLensModule(InputModule):
         if not folder.is_dir():
             raise OptionError(f"{folder}: no saved ViT-Lens model; give a folder, or build ViTLensModule(vitlens.load(...))")
         return cls(str(folder))
-
-
-def _item(name: str, item: Any) -> Any:
-    """sentence-transformers' {"array", "sampling_rate"} as our reader takes it; anything else as it is."""
-    if name == "audio" and isinstance(item, Mapping) and "array" in item:
-        return {"source": item["array"], "rate": int(item["sampling_rate"])}
-    return item

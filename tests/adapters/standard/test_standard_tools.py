@@ -11,9 +11,11 @@ import pytest
 import soundfile
 import torch
 from mteb.mocks.mock_tasks import classification as mocks
+from mteb.results import TaskResult
 from sentence_transformers import SentenceTransformer
 
 import vitlens
+from vitlens.adapters.standard.items import as_source
 from vitlens.adapters.standard.mteb import MTEBEncoder
 from vitlens.adapters.standard.sentence_transformers import ViTLensModule
 from vitlens.benchmarks.toybox import World, as_items, observe
@@ -21,6 +23,18 @@ from vitlens.errors import InputError
 from vitlens.model import ViTLens
 
 THINGS = [World().object("test", i) for i in range(4)]
+
+
+def decodes() -> bool:
+    """Whether torchcodec finds libraries of FFmpeg here; its wheels hold none."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+needs_ffmpeg = pytest.mark.skipif(not decodes(), reason="torchcodec finds no FFmpeg: apt-get install ffmpeg")
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +114,35 @@ def test_mteb_gets_our_embeddings(model: ViTLens) -> None:
     assert encoder.mteb_model_meta.modalities == ["text", "image", "audio", "video"]
     with pytest.raises(InputError, match="columns smell"):
         encoder.encode([{"smell": [1]}])  # type: ignore[arg-type]
+
+
+@needs_ffmpeg
+@pytest.mark.filterwarnings("ignore")  # what the mock tasks' libraries have to say of one another
+def test_mteb_is_content_with_every_kind_of_task(model: ViTLens) -> None:
+    found = mteb.mock_run(MTEBEncoder(model, revision="1")).task_results
+    amiss = {name: str(status) for name, status in found.items() if not isinstance(status, TaskResult)}
+    assert not amiss
+    assert len(found) >= 60
+
+
+@needs_ffmpeg
+def test_decoders_are_read_as_their_files(model: ViTLens, transformer: SentenceTransformer, tmp_path: Path) -> None:
+    from torchcodec.decoders import AudioDecoder, VideoDecoder
+
+    sound, film = model.modality("audio"), model.modality("video")
+    heard = sound.write(sound.example(), tmp_path, "sound")
+    seen = film.write(film.example(), tmp_path, "film")
+    given = {"audio": AudioDecoder(heard), "video": VideoDecoder(seen)}
+    wanted = model.encode({"audio": [heard], "video": [seen]})
+    for name, decoder in given.items():
+        assert torch.cosine_similarity(model.encode({name: [as_source(model, name, decoder)]})[name], wanted[name]) > 0.999
+        assert np.dot(transformer.encode([decoder])[0], wanted[name][0].numpy()) > 0.999
+        assert np.dot(transformer.encode([{name: decoder}])[0], wanted[name][0].numpy()) > 0.999
+
+
+def test_films_as_arrays(model: ViTLens, transformer: SentenceTransformer) -> None:
+    frames = model.modality("video").example().data
+    wanted = model.encode({"video": [frames]})["video"]
+    channels_first = torch.tensor(frames).permute(0, 3, 1, 2)
+    for item in (channels_first, {"array": channels_first}, {"array": frames, "video_metadata": None}):
+        equal(transformer.encode([{"video": item}]), wanted)
