@@ -66,8 +66,11 @@ class Commands(TyperGroup):
         return name, typer.main.get_command(resolve_name(COMMANDS[name][0])) if name in COMMANDS else known, rest
 
     def invoke(self, ctx: Any) -> Any:
+        from vitlens.libraries import pip_line
+
         try:
-            return super().invoke(ctx)
+            with pip_line():
+                return super().invoke(ctx)
         except (VitlensError, OSError, KeyboardInterrupt) as error:
             if os.environ.get("VITLENS_DEBUG") == "1":
                 raise

@@ -17,10 +17,9 @@ from rich.text import Text
 
 from vitlens.cli.options import JsonOption, new_app
 from vitlens.errors import VitlensError
+from vitlens.libraries import extras
 
 app = new_app()
-EXTRAS = ("hf", "train", "eval", "mllm", "sentence-transformers", "mteb", "torchaudio", "toybox")
-"""Of the optional packages those that a command may ask for; the others serve who works on vitlens itself."""
 TRIED = ("torch", "torchvision", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
 
@@ -74,7 +73,7 @@ def check_packages() -> Iterator[Check]:
             named.add(requirement.name)
             yield _requirement(requirement, "broken", f'pip install "{requirement.name}{requirement.specifier}"')
             continue
-        extra = next((name for name in EXTRAS if requirement.marker.evaluate({"extra": name})), None)
+        extra = next((name for name in extras() if requirement.marker.evaluate({"extra": name})), None)
         if extra is not None and requirement.name not in named:
             named.add(requirement.name)
             yield _requirement(requirement, "note", f'pip install "vitlens[{extra}]"')
