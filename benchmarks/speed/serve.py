@@ -26,11 +26,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from vitlens.display.table import Table
 from vitlens.display.terminal import console
+from vitlens.libraries import pip_line
+
+with pip_line():
+    import httpx
 
 MODEL = "vitlens-toybox"
 CLIENTS = (1, 4, 16)
