@@ -41,7 +41,7 @@ function body(thing) {
   if (thing.problem) parts.push(wrong(thing));
   for (const remark of thing.remarks ?? []) parts.push(el("p", { class: "warning" }, remark));
   parts.push(understood(thing));
-  if (thing.preview) parts.push(...facts(thing.preview));
+  if (thing.preview) parts.push(...facts(thing.preview, thing.name));
   return parts;
 }
 
@@ -97,13 +97,13 @@ function options(thing, modality) {
   return el("details", { open: thing.state === "failed" }, el("summary", {}, summary), form);
 }
 
-function facts(preview) {
+function facts(preview, name) {
   const rows = (pairs) => el("dl", {}, pairs.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text))));
   const { unit, ...told } = preview.facts;
   const steps = preview.steps.map((step) => el("li", {}, step));
   const rest = [["read as", unit], ["it gets", preview.gets]].filter(([, text]) => text);
   return [
-    rows(Object.entries(told)),
+    rows(Object.entries(told).filter(([, text]) => text !== name)),
     el(
       "details",
       {},

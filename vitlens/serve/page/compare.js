@@ -3,20 +3,20 @@
 import { $, el } from "./dom.js";
 import { csv, download, npz } from "./save.js";
 import { ask } from "./service.js";
-import { called, mixture, onChange, part, ready } from "./things.js";
+import { called, mixture, onReady, part, ready } from "./things.js";
 
 let shown = null;
 let asked = 0;
 
 export function startCompare() {
-  onChange(refresh);
+  onReady(refresh);
   for (const button of document.querySelectorAll("#save [data-save]")) {
     button.addEventListener("click", () => save(button.dataset.save));
   }
 }
 
 let timer;
-function refresh(thing) {
+function refresh() {
   const found = ready();
   $("#compare").hidden = found.length < 2;
   drawSliders(found);

@@ -3,7 +3,7 @@
 import { $, announce, el } from "./dom.js";
 import { csv, download } from "./save.js";
 import { ask } from "./service.js";
-import { called, onChange, part, ready } from "./things.js";
+import { called, onReady, part, ready } from "./things.js";
 
 const MOST = 6;
 let shown = null;
@@ -17,7 +17,7 @@ export function startLabels(linked) {
     classify();
   });
   for (const button of form.querySelectorAll("[data-save]")) button.addEventListener("click", () => save(button.dataset.save));
-  onChange(() => {
+  onReady(() => {
     $("#classify").hidden = !ready().length;
     if (shown) classify();
   });

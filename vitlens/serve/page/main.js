@@ -3,7 +3,7 @@
 import { $, announce, el } from "./dom.js";
 import { cardOf, drawCard } from "./card.js";
 import { startChat } from "./chat.js";
-import { startCompare } from "./compare.js";
+import { onWeights, startCompare } from "./compare.js";
 import { filesOf, grouped } from "./dropped.js";
 import { startFound } from "./found.js";
 import { startLabels } from "./labels.js";
@@ -43,21 +43,22 @@ function addFiles(files) {
   for (const given of grouped(files)) add(given);
 }
 
-async function addExample(number) {
+async function addExample(number, weight = 0) {
   const example = about.examples[number];
   if (!example) {
     $("#add-wrong").textContent = `This service has no example ${number}.`;
     return;
   }
   if (example.text !== undefined) {
-    void add({ text: example.text, example: number });
+    void add({ text: example.text, example: number, weight });
     return;
   }
   try {
     const files = await Promise.all(
       example.files.map(async (name, part) => new File([await blobOf(`/v1/examples/${number}/${part}`)], name)),
     );
-    void add({ file: files[0], beside: files.slice(1), modality: example.modality, options: example.options, example: number });
+    const { modality, options } = example;
+    void add({ file: files[0], beside: files.slice(1), modality, options, example: number, weight });
   } catch (problem) {
     $("#add-wrong").textContent = problem.message;
   }
@@ -99,8 +100,8 @@ async function start() {
     if (!told) startFound(page);
     if (!told) startChat(page.chat);
     told = true;
-    follow(addExample);
     started = true;
+    await follow(addExample);
   } catch (problem) {
     const again = el("button", { type: "button", onclick: start }, "Try again");
     $("#model").replaceChildren(problem.message, " ", again);
@@ -184,6 +185,7 @@ async function copyLink() {
 }
 
 startCompare();
-startLabels(remember);
+onWeights(() => remember(true));
+startLabels(() => remember());
 wire();
 start();

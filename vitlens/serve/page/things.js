@@ -15,8 +15,19 @@ export const called = (thing) => (thing.text !== undefined ? `â€œ${thing.text}â€
 export const ready = () => things.filter((thing) => thing.embedding);
 export const onChange = (watcher) => watchers.add(watcher);
 
-export function changed(thing) {
-  for (const watcher of watchers) watcher(thing);
+export function changed() {
+  for (const watcher of watchers) watcher();
+}
+
+// Call `watcher` when other things are ready than before.
+export function onReady(watcher) {
+  let before = "";
+  onChange(() => {
+    const now = ready().map((thing) => `${thing.id} ${thing.run}`).join();
+    if (now === before) return;
+    before = now;
+    watcher();
+  });
 }
 
 // given: {text} or {file, beside, modality, options}, with `example` (its number) where it is one.
@@ -25,7 +36,7 @@ export function add(given) {
   thing.name = given.text ?? given.file.name;
   if (given.text !== undefined) thing.modality = "text";
   things.push(thing);
-  changed(thing);
+  changed();
   return load(thing);
 }
 
@@ -35,14 +46,14 @@ export function remove(thing) {
   things.splice(at, 1);
   thing.run++;
   if (thing.address) URL.revokeObjectURL(thing.address);
-  changed(thing);
+  changed();
 }
 
 // Have a thing looked at and embedded (again); an earlier run that is still under way is forgotten.
 export async function load(thing) {
   const run = ++thing.run;
   Object.assign(thing, { state: "waiting", problem: null, preview: null, embedding: null, remarks: [] });
-  changed(thing);
+  changed();
   const still = () => run === thing.run && things.includes(thing);
   await turn(async () => {
     if (!still()) return;
@@ -51,7 +62,7 @@ export async function load(thing) {
       const preview = await ask("/v1/preview", request(thing, { dark: dark.matches }));
       if (!still()) return;
       Object.assign(thing, { preview, found: preview.modality, state: "seen" });
-      changed(thing);
+      changed();
       const reply = await ask("/v1/embeddings", request(thing, { encoding_format: "base64" }, preview.modality));
       if (!still()) return;
       const texts = [...(preview.remarks ?? []), ...(reply.remarks ?? []).map((one) => one.text)];
@@ -61,7 +72,7 @@ export async function load(thing) {
       if (!still()) return;
       Object.assign(thing, { state: "failed", problem: known(problem) });
     }
-    changed(thing);
+    changed();
   });
 }
 
@@ -73,7 +84,7 @@ dark.addEventListener("change", async () => {
     if (run !== thing.run || !picture) continue;
     thing.preview.picture = picture;
     thing.repainted = (thing.repainted ?? 0) + 1;
-    changed(thing);
+    changed();
   }
 });
 
