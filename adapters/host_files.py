@@ -16,7 +16,7 @@ from torch import nn
 from vitlens.adapters.running import memory
 from vitlens.devices import chosen_device
 from vitlens.errors import HostError, MissingDependencyError, ModelError, VitlensError
-from vitlens.hub import hub_reachable, refusal
+from vitlens.hub import ailing, hub_reachable, refusal
 
 MLLM = "pip install 'vitlens[mllm]'"
 
@@ -52,6 +52,8 @@ class HostFiles:
     local: bool
     """Only this machine is asked: a folder, no network, or HF_HUB_OFFLINE."""
     revision: str | None = None
+    trouble: str = ""
+    """Why the Hub gives nothing just now, though it can be reached; then only this machine is asked."""
 
     @classmethod
     def at(cls, name: str, model_type: str = "", revision: str | None = None, *, local: bool | None = None) -> HostFiles:
@@ -60,6 +62,13 @@ class HostFiles:
         if folder.is_dir():
             return cls(str(folder), model_type, True, revision)
         return cls(name, model_type, offline() if local is None else local, revision)
+
+    def asked(self) -> HostFiles:
+        """These files, of this machine alone where the Hub is ill or silent about them."""
+        if self.local:
+            return self
+        trouble = ailing(self.name, ("config.json", "model_index.json"), self.revision)
+        return self if trouble is None else replace(self, local=True, trouble=trouble)
 
     @property
     def where(self) -> dict[str, Any]:
@@ -84,6 +93,8 @@ class HostFiles:
         """What to do where the files cannot be had, or are not what they should be."""
         if Path(self.name).is_dir():
             return "the folder must hold what save_pretrained of the model and of its processor writes"
+        if self.trouble:
+            return self.trouble
         if self.local:
             return f"download the repository where there is network (hf download {self.name}) and give its folder"
         return "the repository must hold what save_pretrained of the model and of its processor writes"
@@ -134,7 +145,7 @@ def find_host(name: str | os.PathLike[str], model_type: str | None = None, *, re
     folder = Path(text).expanduser()
     if not folder.is_dir() and (text.count("/") != 1 or text.startswith((".", "~", "/"))):
         raise ModelError(f"{text}: no such folder, and not the name of a Hub repository 'owner/name'")
-    files = HostFiles.at(text, model_type or "", revision)
+    files = HostFiles.at(text, model_type or "", revision).asked()
     found = str(files.load(AutoConfig).model_type)
     if model_type not in (None, found):
         raise HostError(f"{text} is a {found} model, this adapter takes {model_type}")

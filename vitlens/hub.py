@@ -161,6 +161,25 @@ def unreachable(seconds: float = 4.0) -> str | None:
     return None
 
 
+def ailing(repo: str, files: tuple[str, ...], revision: str | None = None) -> str | None:
+    """Why a Hub that can be reached gives nothing of a repository just now: it is ill, or silent about its `files`.
+
+    None where it answers, be it with a refusal. Its client would try again for half a minute, file after file.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        facts_of(HubFile(repo, files, revision))
+    except TimeoutError as error:
+        return str(error)
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        return refusal(error, repo) if status >= 500 or status == 429 else None
+    except Exception:  # what this is, the library that asks next will say
+        return None
+    return None
+
+
 def upload(folder: Path, repo: str, *, private: bool, token: str | None, mark: str) -> str:
     """Upload a folder to a repository of the Hub, made if need be; returns its address.
 

@@ -67,7 +67,7 @@ def _loaded(card: DecoderCard, names: Sequence[str], options: Mapping[str, Any])
 
     local = (bool(card.parts or card.adapter) or not Path(names[0]).is_dir()) and offline()
     parts = {
-        argument: HostFiles.at(repo, local=local).load(getattr(diffusers, kind), **options)
+        argument: HostFiles.at(repo, local=local).asked().load(getattr(diffusers, kind), **options)
         for argument, (kind, repo) in card.parts.items()
     }
     made = _first([HostFiles.at(name, local=local) for name in names], getattr(diffusers, card.pipeline), {**options, **parts})
@@ -85,11 +85,11 @@ def _first(files: Sequence[HostFiles], cls: Any, options: Mapping[str, Any]) -> 
         ModelError: none gives it; says of each why.
     """
     if len(files) == 1:
-        return files[0].load(cls, **options)
+        return files[0].asked().load(cls, **options)
     problems: dict[str, str] = {}
     for one in [*(replace(one, local=True) for one in files), *(one for one in files if not one.local)]:
         try:
-            return one.load(cls, **options)
+            return one.asked().load(cls, **options)
         except ModelError as problem:
             problems[one.name] = str(problem)
     raise ModelError(f"none of {len(files)} repositories gives it: {'; '.join(problems.values())}")

@@ -11,6 +11,7 @@ from tests.adapters import tiny_hosts
 from tests.adapters.generate import tiny_diffusers
 from tests.local_hub import TOKEN, LocalHub, local_hub
 from vitlens.adapters.generate.decoders import load_decoder
+from vitlens.adapters.host_files import HostFiles
 from vitlens.errors import ModelError
 
 SCRIPT = """
@@ -123,3 +124,52 @@ def test_without_network_it_is_said_what_to_download(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("vitlens.adapters.generate.pipelines.offline", lambda: True)
     with pytest.raises(ModelError, match=r"where there is network \(hf download sd2-community/.*hf download stabilityai/"):
         load_decoder("unclip-h", device="cpu")
+
+
+class Reader:
+    """As a class of transformers: it has what the cache has, which is `here`."""
+
+    here = False
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, local_files_only: bool, revision: str) -> str:
+        if cls.here or not local_files_only:
+            return name
+        raise OSError(f"{name} is not in the cache")
+
+
+@pytest.fixture
+def ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+    with local_hub() as made:
+        made.add("me/llava").files = {"config.json": b"{}"}
+        made.add("me/gated", gated=True).files = {"config.json": b"{}"}
+        made.here(monkeypatch, tmp_path)
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("status", "silent", "reason"),
+    [
+        (503, set(), "the Hub answered with status 503 when me/llava was asked for: try again later"),
+        (429, set(), "the Hub answered with status 429 when me/llava was asked for: try again later"),
+        (None, {"HEAD"}, "the Hub answers, but not within 1 seconds when config.json of me/llava is asked for: try again later"),
+        (None, {"GET"}, "the Hub answers, but not within 1 seconds when config.json of me/llava is asked for: try again later"),
+    ],
+)
+def test_a_hub_that_is_ill_or_silent_is_asked_once(
+    status: int | None, silent: set[str], reason: str, ill: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ill.status, ill.silent = status, silent
+    files = HostFiles.at("me/llava").asked()
+    with pytest.raises(ModelError) as caught:
+        files.load(Reader)
+    assert reason in str(caught.value) and "where there is network" not in str(caught.value)
+    assert len([line for line in ill.asked if "/resolve/" in line]) <= 2
+    monkeypatch.setattr(Reader, "here", True)
+    assert files.load(Reader) == "me/llava"
+
+
+@pytest.mark.parametrize("name", ["me/llava", "me/gated", "me/none"])
+def test_a_hub_that_answers_be_it_with_a_refusal_is_left_to_the_library(name: str, ill: LocalHub) -> None:
+    files = HostFiles.at(name)
+    assert files.asked() == files and not files.local
