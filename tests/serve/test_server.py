@@ -142,6 +142,8 @@ def test_what_keeps_it_from_starting_is_said_in_a_sentence(tmp_path: Path) -> No
     assert "no token in it" in said(*TINY, "--token-file", str(tmp_path / "tokens"))
     assert "must fit into a request" in said(*TINY, "--max-file-mb", "500")
     assert "--log-level" in said(*TINY, "--log-level", "loud")
+    assert "--engine ray" in said(*TINY, "--replicas", "2")
+    assert "--engine must be" in said(*TINY, "--engine", "gunicorn")
 
 
 def test_an_unknown_model_ends_it_with_a_sentence(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def serve(
     upload_seconds: Annotated[float, typer.Option(help="Without a byte, and for all of a request beside 1 s per 10 kB.")] = 30,
     read_seconds: Annotated[float, typer.Option(help="For reading one file, beside a second per MB.")] = 30,
     read_mb: Annotated[float, typer.Option(min=1, help="Memory that reading one file may take.")] = 2000,
+    engine: Annotated[str, typer.Option(help="uvicorn: one process. ray: replicas under Ray Serve.")] = "uvicorn",
+    replicas: Annotated[int, typer.Option(min=1, help="Replicas at most, as many as the queue asks for (--engine ray).")] = 1,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a model to clients of OpenAI's, vLLM's, infinity's, Cohere's and Weaviate's embedding interfaces, for every sensor.
@@ -85,6 +87,9 @@ def serve(
     from vitlens.serve.service import Service
     from vitlens.serve.settings import MB, Limits, Settings
 
+    checks.one_of("--engine", engine, ("uvicorn", "ray"))
+    if engine == "uvicorn" and replicas > 1:
+        raise OptionError("--replicas is for --engine ray: uvicorn serves from one process")
     checks.one_of("--log-level", log_level, ("debug", "info", "warning", "error"))
     limits = Limits(
         file_bytes=round(max_file_mb * MB),
@@ -113,6 +118,12 @@ def serve(
         names=(*LOOPBACK, *(name or ())) if host in LOOPBACK else tuple(name or ()),
         limits=limits,
     )
+    if engine == "ray":
+        from vitlens.serve import cluster
+
+        say(f"{model} at http://{host}:{port}, up to {replicas} replicas")
+        cluster.run(settings, host, port, replicas)
+        return
     listener = listening(host, port)
     shown = f"[{host}]" if ":" in host else host
     say(f"{model} at http://{shown}:{listener.getsockname()[1]}")
