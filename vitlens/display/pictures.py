@@ -56,7 +56,7 @@ def sample_picture(modality: Modality, sample: Sample, *, dark: bool = False) ->
 
     ink = "#e4e9ee" if dark else INK
     inks: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
-    sizes = {"font.size": 9, "xtick.labelsize": 8, "ytick.labelsize": 7}
+    sizes: dict[Any, Any] = {"font.size": 9, "xtick.labelsize": 8, "ytick.labelsize": 7}
     with rc_context({**inks, **sizes, "axes.facecolor": "none", "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(4.2, 3), dpi=160, layout="constrained")
