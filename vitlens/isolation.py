@@ -276,6 +276,17 @@ _working = False
 """Whether this process is a worker."""
 
 
+@contextlib.contextmanager
+def with_workers() -> Iterator[None]:
+    """Let readers have workers of their own for a while, as everywhere else, though this process is a worker itself."""
+    global _working
+    before, _working = _working, False
+    try:
+        yield
+    finally:
+        _working = before
+
+
 def _serve() -> None:
     """Answer tasks until the pipe is closed; what libraries print goes nowhere."""
     global _working

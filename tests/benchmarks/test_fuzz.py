@@ -76,3 +76,8 @@ def test_real_readers_pass_and_the_table_counts_them() -> None:
     assert sum(int(cell) for cell in report.table().rows[-1][1:]) == 12
     with pytest.raises(InputError, match="no format of this name"):
         run.fuzz(count=1, formats=["smell"])
+
+
+def test_a_reader_that_takes_its_own_process_along_refuses_the_file() -> None:
+    report = fuzz(first=37, count=1)  # a LAZ file that laszip's arithmetic decoder aborts on
+    assert [(case.format, case.outcome) for case in report.cases] == [("point_cloud laz", "refused")]
