@@ -195,6 +195,7 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], *, source: str, dt
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
+    state = {key: value if own[key].is_floating_point() else _whole(value) for key, value in state.items()}
     _check_values(own, state, source)
     _check_tied(own, state, source)
     trains = {key for key, value in own.items() if isinstance(value, nn.Parameter) and value.requires_grad}
@@ -232,6 +233,12 @@ def _check_values(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
     odd = [key for key in own if state[key].is_floating_point() and state[key].numel() and not _is_finite(state[key])]
     if odd:
         raise CheckpointError(f"{source}: {len(odd)} weights with values that are NaN or infinite: {some(odd)}")
+
+
+def _whole(counter: Tensor) -> Tensor:
+    """A counter (of a batch norm's batches) that somebody cast along with the weights, as a whole number again."""
+    cast = counter.is_floating_point() and bool((counter == counter.round()).all())
+    return counter.long() if cast else counter
 
 
 def _is_finite(tensor: Tensor) -> bool:

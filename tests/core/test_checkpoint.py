@@ -302,3 +302,17 @@ def test_a_native_file_with_a_tower_of_nobody_is_refused(tmp_path: Path) -> None
     save_file({**tensors, "encoders.smell.vit.proj": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"keys of no tower in config\.json: encoders\.smell"):
         ViTLens.from_pretrained(str(folder))
+
+
+def test_counters_that_were_cast_along_with_the_weights_count_again() -> None:
+    norm = torch.nn.BatchNorm1d(4)
+    norm(torch.randn(8, 4))
+    halved = {key: value.half() for key, value in norm.state_dict().items()}
+    with torch.device("meta"):
+        empty = torch.nn.BatchNorm1d(4)
+    checkpoint.fill_model(empty, halved, source="halved")
+    assert (empty.num_batches_tracked.dtype, empty.num_batches_tracked.item()) == (torch.int64, 1)
+    with torch.device("meta"):
+        empty = torch.nn.BatchNorm1d(4)
+    with pytest.raises(CheckpointError, match="1 weights of a type that none here has: num_batches_tracked float16"):
+        checkpoint.fill_model(empty, halved | {"num_batches_tracked": torch.tensor(1.5).half()}, source="halved")
