@@ -108,7 +108,11 @@ def _within(value: float, least: float | None, most: float | None) -> bool:
 
 def _bounds(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
-        return f" from {least:g} to {most:g}"
+        return f" from {_said(least)} to {_said(most)}"
     if least is not None:
-        return f" of {least:g} or more"
-    return f" of {most:g} or less" if most is not None else ""
+        return f" of {_said(least)} or more"
+    return f" of {_said(most)} or less" if most is not None else ""
+
+
+def _said(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"

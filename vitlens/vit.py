@@ -22,7 +22,6 @@ from torch.utils.checkpoint import checkpoint
 from vitlens import checks
 from vitlens.embed import ModEmbed, PatchEmbed
 from vitlens.errors import ModelError, OptionError
-from vitlens.vit_blocks import Attention, Block
 
 _ViT = TypeVar("_ViT", bound="ViT")
 Library = Literal["open_clip", "timm", "huggingface", "host"]
@@ -338,16 +337,7 @@ class FrozenViT(ViT):
         return self.finish(self.run_blocks(x, done)), hidden
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if (last := self._last_for_one_token()) is not None:
-            x = self.run_blocks(self.prepare(tokens), stop=-1)
-            return self.finish(checkpoint(last.first, x, use_reentrant=False) if self._recomputes else last.first(x))
         return self.finish(self.forward_tokens(tokens))
-
-    def _last_for_one_token(self) -> Block | None:
-        """The last block, if the class token is all that is read of it, and nobody (FSDP, peft) has a hand in it."""
-        last = self.blocks[-1] if len(self.blocks) else None
-        ours = type(last) is Block and type(last.attn) is Attention and not (last._forward_hooks or last._forward_pre_hooks)
-        return cast(Block, last) if ours and self.pool == "token" else None
 
     @property
     def _recomputes(self) -> bool:

@@ -50,10 +50,6 @@ class Attention(nn.MultiheadAttention):
         value = key if value is None else value
         if key is query and value is query:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        elif key is value:
-            width, bias = self.embed_dim, self.in_proj_bias
-            q = F.linear(query, self.in_proj_weight[:width], None if bias is None else bias[:width])
-            k, v = F.linear(key, self.in_proj_weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
         else:
             biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
             q, k, v = (F.linear(*given) for given in zip((query, key, value), self.in_proj_weight.chunk(3), biases, strict=True))
@@ -112,12 +108,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         x = x + self.ls_1(self.attn(self.ln_1(x), attn_mask=attn_mask)[0])
-        return x + self.ls_2(self.mlp(self.ln_2(x)))
-
-    def first(self, x: Tensor, count: int = 1) -> Tensor:
-        """The first `count` tokens [b, count, D] of what `forward` gives; nothing is computed that they do not need."""
-        tokens = self.ln_1(x)
-        x = x[:, :count] + self.ls_1(self.attn(tokens[:, :count], tokens, tokens)[0])
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
 

@@ -137,7 +137,7 @@ class _Plain(nn.MultiheadAttention):
 
 
 def spared_figures(scope: Scope) -> Iterator[Figure]:
-    """What need not be computed: equal views of a short sound, tokens of the last block that nobody reads."""
+    """What need not be computed: equal views of a short sound."""
     import vitlens
 
     model = vitlens.load("vitlens-toybox", modalities=["audio"], device=scope.device)
@@ -151,19 +151,6 @@ def spared_figures(scope: Scope) -> Iterator[Figure]:
 
     seconds = in_turns(lambda: model.embed("audio", clips), every, rounds=scope.rounds, device=scope.device)
     yield faster("three equal clips", "times as fast as computing each", seconds)
-    vit = _vit(4).to(scope.device).eval()
-    tokens = torch.randn(scope.batch, 256, vit.width, device=scope.device)
-
-    def whole() -> None:
-        with torch.inference_mode():
-            vit.finish(vit.forward_tokens(tokens))
-
-    def needed() -> None:
-        with torch.inference_mode():
-            vit(tokens)
-
-    seconds = in_turns(needed, whole, rounds=scope.rounds, device=scope.device)
-    yield faster("class token alone, 4 blocks", "times as fast as all tokens", seconds)
 
 
 def point_figures(scope: Scope) -> Iterator[Figure]:
@@ -228,12 +215,11 @@ def _vit(blocks: int) -> FrozenViT:
 
 
 def _flops(vit: FrozenViT, batch: int) -> float:
-    """Multiplications and additions of a forward pass; the last block gives the class token alone."""
+    """Multiplications and additions of a forward pass."""
     n, d = 1 + vit.patches, vit.width
     attention = 2 * 2 * n * n * d
     whole = 2 * n * 12 * d * d + attention
-    last = 2 * n * 2 * d * d + 2 * 10 * d * d + 2 * 2 * n * d
-    return batch * ((len(vit.blocks) - 1) * whole + last + 2 * d * 768)
+    return batch * (len(vit.blocks) * whole + 2 * d * 768)
 
 
 FIGURES: dict[str, Callable[[Scope], Iterator[Figure]]] = {

@@ -11,7 +11,6 @@ from torch import nn
 from vitlens.errors import ModelError, OptionError
 from vitlens.towers import build_open_clip, build_vit, from_huggingface, from_open_clip, from_timm
 from vitlens.vit import FrozenViT, Trainable, ViTSpec, resize_positions
-from vitlens.vit_blocks import Block
 
 CLIP: dict[str, Any] = {
     "embed_dim": 16,
@@ -124,19 +123,6 @@ def test_huggingface_vit() -> None:
     model = randomised(ViTModel(ViTConfig(**SMALL), add_pooling_layer=False))
     vit = from_huggingface(model).eval()
     assert torch.allclose(through(vit), model(PICTURE).last_hidden_state[:, 0], atol=1e-5)
-
-
-@pytest.mark.parametrize("layer_scale", [None, 0.1])
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_blocks_first_tokens_alone_are_those_of_the_whole(count: int, layer_scale: float | None) -> None:
-    torch.manual_seed(0)
-    block = Block(width=32, heads=4, mlp_width=64, layer_scale=layer_scale)
-    nn.init.normal_(block.attn.in_proj_bias)
-    x = torch.randn(2, 9, 32, requires_grad=True)
-    few, whole = block.first(x, count), block(x)[:, :count]
-    assert torch.allclose(few, whole, atol=1e-6)
-    one, other = (torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (few, whole))
-    assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_a_spec_builds_each_library() -> None:

@@ -138,7 +138,7 @@ def test_clips_of_sound_may_be_chosen(long_sound: str) -> None:
         ({"sample_rate": 44100}, r"rate 16000; 44100"),
         ({"target_length": 1024}, r"frames 512; 1024"),
         ({"clip_duration": 10}, r"at most the 5.12 s that the model vitlens-tiny-random hears, found 10"),
-        ({"clips_per_video": 0}, r"clips must be a whole number of 1 or more, found 0"),
+        ({"clips_per_video": 0}, r"clips must be a whole number from 1 to 1048576, found 0"),
     ],
 )
 def test_numbers_that_belong_to_the_weights_are_not_for_choice(long_sound: str, options: dict[str, Any], message: str) -> None:

@@ -135,7 +135,7 @@ def test_a_finished_scene_is_not_overwritten_unasked_and_another_voxel_size_embe
     with pytest.raises(OptionError, match="finished scene"):
         build(recording, scene.folder, model, SETTINGS)
     before = scene.vectors.copy()
-    monkeypatch.setattr(type(model()), "_embed", None)  # any crop that is new would fail
+    monkeypatch.setattr(type(model()), "embed", None)  # any crop that is new would fail
     again = build(recording, scene.folder, model, SETTINGS, overwrite=True)
     assert np.array_equal(before, again.vectors)
 
@@ -153,14 +153,14 @@ import tests.scene.test_build as own
 from vitlens.scene.build import build
 from vitlens.scene.layouts import open_recording
 built, batches = own.model(), 0
-embed = type(built)._embed
+embed = type(built).embed
 def dying(self, *arguments):
     global batches
     batches += 1
     if batches == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return embed(self, *arguments)
-type(built)._embed = dying
+type(built).embed = dying
 build(open_recording(sys.argv[1]), Path(sys.argv[2]), own.model, own.SETTINGS)
 """
 
@@ -178,7 +178,7 @@ def test_kill_9_costs_only_what_was_in_flight(recorded: Path, scene: Scene, tmp_
         open_scene(target)
     asked: list[int] = []
     built = model()
-    embed = type(built)._embed
+    embed = type(built).embed
 
     def counting(self: Any, modality: str, batch: list[Any], *rest: Any) -> Any:
         asked.append(len(batch))

@@ -50,6 +50,16 @@ def test_it_says_where_it_is_and_logs_json(served: Served) -> None:
 
 
 def test_an_upload_that_drips_is_ended_with_a_sentence(served: Served) -> None:
+    for _ in range(5):
+        try:
+            answer = _dripped(served)
+            break
+        except ConnectionResetError:  # a drop met the closed connection before the answer was read
+            continue
+    assert answer.startswith(b"HTTP/1.1 408") and b"--upload-seconds" in answer
+
+
+def _dripped(served: Served) -> bytes:
     with connected(served) as connection:
         connection.sendall(HEAD % 100_000)
 
@@ -62,8 +72,7 @@ def test_an_upload_that_drips_is_ended_with_a_sentence(served: Served) -> None:
                 time.sleep(0.1)
 
         threading.Thread(target=drip, daemon=True).start()
-        answer = all_of(connection)
-    assert answer.startswith(b"HTTP/1.1 408") and b"--upload-seconds" in answer
+        return all_of(connection)
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/embeddings HTTP/1.1\r\nHost: loc"])

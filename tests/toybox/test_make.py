@@ -13,9 +13,10 @@ import pytest
 
 from vitlens.benchmarks.toybox import SENSORS, Detail, World, make_toybox, observe
 from vitlens.benchmarks.toybox.sensors.make import split_sizes
-from vitlens.cli.inputs import gather, read_manifest
+from vitlens.cli.inputs import gather
 from vitlens.errors import OptionError
 from vitlens.modality import modality_class
+from vitlens.store.manifest import read_manifest
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -69,6 +69,8 @@ def begin(
     """
     spaces = {f"model {model}": find_spec(model).space} if items else {}
     spaces |= {one.path: one.first.space for one in stored}
+    if not spaces:
+        raise OptionError("nothing to index: none of the inputs can be read")
     (name, space), *others = spaces.items()
     for other, its in others:
         same_space(its, space, other, name)
