@@ -185,7 +185,7 @@ def test_kill_9_costs_only_what_was_in_flight(recorded: Path, scene: Scene, tmp_
         return embed(self, modality, batch, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(built), "_embed", counting)
+        patch.setattr(type(built), "embed", counting)
         again = build(open_recording(recorded), target, model, SETTINGS)
     assert 0 < sum(asked) <= again.card["crops"] - 6 * SETTINGS.batch_size
     assert np.array_equal(again.vectors, scene.vectors)
