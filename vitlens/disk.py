@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vitlens.errors import OptionError
 
@@ -48,6 +49,21 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Path | None:
+    """Write rows under their `columns` (default: those of the first, which all share), whole or not at all.
+
+    Names of files that are no UTF-8 keep their bytes. Without rows there is no file, and an old one is removed.
+    """
+    if not rows:
+        path.unlink(missing_ok=True)
+        return None
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        writer = csv.DictWriter(stream, list(columns or rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def output_file(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from vitlens.benchmarks.datasets import DatasetCard
-from vitlens.disk import atomic, write_text
+from vitlens.disk import write_csv, write_text
 from vitlens.errors import InputError
 
 FORMAT = 1
@@ -98,8 +97,8 @@ class Measurement:
         write_text(folder / "result.json", NUMBERS.sub(lambda row: " ".join(row[0].split()), text) + "\n")
         columns = list(dict.fromkeys(key for row in self.per_class.values() for key in row))
         rows = [{"class": name, **_rounded(values)} for name, values in self.per_class.items()]
-        write_csv(folder / "per_class.csv", ["class", *columns], rows)
-        write_csv(folder / "skipped.csv", ["item", "file", "reason"], self.skipped)
+        write_csv(folder / "per_class.csv", rows, ["class", *columns])
+        write_csv(folder / "skipped.csv", self.skipped, ["item", "file", "reason"])
         picture = folder / "confusion.png"
         if self.confusion:
             draw_confusion(self.confusion["classes"], self.confusion["counts"], picture, title=self.title)
@@ -116,17 +115,6 @@ class Measurement:
     def title(self) -> str:
         """A line for people."""
         return f"{self.dataset['title']} ({self.dataset['split']}), {self.model['name']}, {self.task_name}"
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table, whole or not at all; one without rows is removed."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    with atomic(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.DictWriter(stream, list(columns), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def read_results(output: Path) -> list[Measurement]:

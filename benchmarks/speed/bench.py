@@ -38,11 +38,14 @@ class Report:
         said = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         return Table(head, rows, title="Speed", note=said, numbers=("ratio", "goal", "seconds", "yardstick")).filled()
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {"machine": self.machine, "figures": [asdict(figure) for figure in self.figures]}
+
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        content = {"machine": self.machine, "figures": [asdict(figure) for figure in self.figures]}
         with atomic(path) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def draw(self, path: Path) -> Path:
         """Draw the ratios as bars, and the goals as marks."""

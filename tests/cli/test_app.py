@@ -7,26 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.command_line import run
 from vitlens.cli.app import app
 from vitlens.modality import get_modality, list_modalities
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import Column, Content, load_embeddings, write_embeddings
 
 MODEL = ["--model", "vitlens-tiny-random", "--device", "cpu"]
-
-
-def run(*arguments: object, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    return result
 
 
 def refused(*arguments: object) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from typer.testing import CliRunner
 
-from vitlens.cli.app import app
+from tests import command_line
 from vitlens.cli.streams import Mixture
 from vitlens.errors import InputError, OptionError
 from vitlens.index import Index
@@ -25,16 +24,11 @@ MODEL = ["--model", "vitlens-tiny-random", "--device", "cpu"]
 
 
 def run(*arguments: object, code: int = 0, command: str = "index") -> Any:
-    result = CliRunner().invoke(app, [command, *map(str, arguments)])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    return result
+    return command_line.run(command, *arguments, code=code)
 
 
 def refused(*arguments: object) -> str:
-    result = run(*arguments, code=2)
-    assert result.stdout == ""
-    return str(result.stderr.strip().splitlines()[-1])
+    return command_line.refused("index", *arguments)
 
 
 def picture(path: Path, seed: int) -> Path:

@@ -8,26 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from tests import command_line
 from tests.scene.rooms import shots, write_open3d
-from vitlens.cli.app import app
 
 MODEL = ["--model", "vitlens-tiny-random", "--device", "cpu"]
 FRAMES = shots()[::3]
 
 
 def run(*arguments: object, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, ["scene", *map(str, arguments)])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    return result
+    return command_line.run("scene", *arguments, code=code)
 
 
 def refused(*arguments: object) -> str:
-    result = run(*arguments, code=2)
-    assert result.stdout == ""
-    return str(result.stderr.strip().splitlines()[-1])
+    return command_line.refused("scene", *arguments)
 
 
 @pytest.fixture(scope="module")

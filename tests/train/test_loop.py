@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from tests.train.tiny import SHAPES, SIZE, tiny_clip, tiny_recipe, world
+from vitlens.disk import write_csv
 from vitlens.errors import InputError, ModalityError, OptionError
 from vitlens.modality import modality_class
 from vitlens.model import ViTLens
 from vitlens.train import LensTask, NonFiniteLoss, Trainer, TrainingResult
-from vitlens.train.logs import at_chance, read_csv, write_csv
+from vitlens.train.logs import at_chance, read_csv
 
 LEARNS = (
     "anchors.modalities=[text]",

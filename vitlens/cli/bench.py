@@ -39,8 +39,6 @@ def bench(
 
     vitlens bench --quick --check speed.json
     """
-    from dataclasses import asdict
-
     from vitlens.benchmarks.speed.bench import measure
     from vitlens.benchmarks.speed.figures import Scope
     from vitlens.cli.console import complain, say_json, say_tables
@@ -62,7 +60,7 @@ def bench(
     if plot is not None:
         report.draw(plot)
     if as_json:
-        say_json({"machine": report.machine, "figures": [asdict(figure) for figure in report.figures]})
+        say_json(report.to_dict())
     else:
         say_tables([report.table()])
     if check is not None and (worse := report.worse_than(check)):

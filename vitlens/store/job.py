@@ -6,7 +6,6 @@ known by content: a file that changed meanwhile is embedded anew, one that is go
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 import warnings
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlens import checks
-from vitlens.disk import atomic
+from vitlens.disk import write_csv
 from vitlens.modality import get_modality, modality_class
 from vitlens.space import EmbeddingSpace
 from vitlens.store.engine import PRECISIONS, Engine, Progress
@@ -264,12 +263,6 @@ def normalised(embedded: Embedded) -> Iterator[np.ndarray]:
 def write_errors(out: Path, failures: Sequence[Failure]) -> Path | None:
     """`<out>.errors.csv` with a line per failed input; an old one is removed when there is none."""
     path = out.with_name(out.name + ".errors.csv")
-    if not failures:
-        path.unlink(missing_ok=True)
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["item", "modality", "error"])
-        writer.writerows((failure.name, failure.modality, failure.error) for failure in failures)
-    return path
+    if failures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return write_csv(path, [{"item": failure.name, "modality": failure.modality, "error": failure.error} for failure in failures])

@@ -15,7 +15,7 @@ from typing import Any, Generic, cast
 
 import torch
 
-from vitlens.disk import atomic, lock_folder
+from vitlens.disk import atomic, lock_folder, write_csv
 from vitlens.display.progress import ProgressBar
 from vitlens.display.terminal import remark
 from vitlens.errors import VitlensError
@@ -23,7 +23,7 @@ from vitlens.processes import barrier, from_all, from_main, world
 from vitlens.train.checkpoints import CheckpointFolder, check_identity
 from vitlens.train.examples import StepSampler, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named, backward_through
-from vitlens.train.logs import Logs, at_chance, write_csv
+from vitlens.train.logs import Logs, at_chance
 from vitlens.train.losses import average_gradients
 from vitlens.train.optimizer import build_optimizer, rate_at, set_rate, warmup_of
 from vitlens.train.parallel import Parallel, gradient_norm, named_trainable, start_accelerate

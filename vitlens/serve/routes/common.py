@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from vitlens.serve.bodies import FORM, JSON, aside
+from vitlens.serve.bodies import FORM, JSON, aside, read_body
 from vitlens.serve.content import Item
 from vitlens.serve.logs import Visit
 from vitlens.serve.refusals import invalid
-from vitlens.serve.schemas import ErrorReply
+from vitlens.serve.schemas import CohereRequest, ErrorReply, Inputs
 from vitlens.serve.service import Embedded, Service
 
+B = TypeVar("B", bound=Inputs | CohereRequest)
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorReply, "description": "Something that cannot be read, or is not allowed."},
     401: {"model": ErrorReply, "description": "No token, or a wrong one."},
@@ -45,6 +46,18 @@ async def ready_service(request: Request) -> Service:
     service: Service = request.app.state.service
     visit_of(request).route = request.scope["route"].path
     return await service.ready()
+
+
+async def asked(request: Request, kind: type[B]) -> tuple[Service, B]:
+    """The service, and the request's body as `kind`, once it names no other model.
+
+    Raises:
+        Refusal: as `read_body`, or another model's name.
+    """
+    service = await ready_service(request)
+    body = await read_body(request, kind, service.grammar)
+    service.check_model(body.model)
+    return service, body
 
 
 def visit_of(request: Request) -> Visit:

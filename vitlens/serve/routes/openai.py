@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from vitlens.serve.bodies import aside, items_of, read_body
-from vitlens.serve.routes.common import REFUSALS, as_base64, embedded, ready_service, remarks_of, shortened, takes
+from vitlens.serve.bodies import aside, items_of
+from vitlens.serve.routes.common import REFUSALS, as_base64, asked, embedded, ready_service, remarks_of, shortened, takes
 from vitlens.serve.schemas import EmbeddingReply, EmbeddingRequest
 from vitlens.serve.service import Embedded, Service
 
@@ -19,9 +19,7 @@ router = APIRouter(responses=REFUSALS)
 @router.post("/embeddings", include_in_schema=False)
 async def embeddings(request: Request) -> JSONResponse:
     """Embeddings of texts and of files of any sensor, of length 1, in input order."""
-    service = await ready_service(request)
-    body = await read_body(request, EmbeddingRequest, service.grammar)
-    service.check_model(body.model)
+    service, body = await asked(request, EmbeddingRequest)
     found = await embedded(request, service, await items_of(request, body, service.grammar))
     found.vectors = shortened(found.vectors, body.dimensions)
     return await aside(found.vectors.nbytes, _reply, found, service.name, body.encoding_format)

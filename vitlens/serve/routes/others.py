@@ -14,7 +14,7 @@ from vitlens.modality import list_modalities
 from vitlens.serve.bodies import aside, read_body
 from vitlens.serve.content import Item
 from vitlens.serve.refusals import Refusal, invalid
-from vitlens.serve.routes.common import REFUSALS, as_base64, embedded, listed, ready_service, remarks_of, shortened, takes
+from vitlens.serve.routes.common import REFUSALS, as_base64, asked, embedded, listed, ready_service, remarks_of, shortened, takes
 from vitlens.serve.schemas import CohereRequest
 from vitlens.serve.service import Service
 
@@ -27,9 +27,7 @@ router = APIRouter(responses=REFUSALS)
 @router.post("/v2/embed", openapi_extra=takes(CohereRequest, form=False))
 async def embed(request: Request) -> JSONResponse:
     """Embeddings in the types that were asked for: numbers, or quantised."""
-    service = await ready_service(request)
-    body = await read_body(request, CohereRequest, service.grammar)
-    service.check_model(body.model)
+    service, body = await asked(request, CohereRequest)
     grammar = service.grammar
     given = {name: value for name in ("texts", "images", "inputs") if (value := getattr(body, name)) is not None}
     if len(given) != 1:

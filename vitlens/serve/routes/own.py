@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from vitlens.serve.bodies import aside, items_of, read_body
+from vitlens.serve.bodies import aside, items_of
 from vitlens.serve.refusals import invalid, too_large
-from vitlens.serve.routes.common import REFUSALS, embedded, listed, ready_service, remarks_of, takes
+from vitlens.serve.routes.common import REFUSALS, asked, embedded, listed, remarks_of, takes
 from vitlens.serve.schemas import ClassifyReply, ClassifyRequest, SimilarityReply, SimilarityRequest
 
 router = APIRouter(responses=REFUSALS)
@@ -20,9 +20,7 @@ async def classify(request: Request) -> JSONResponse:
 
     from vitlens.zeroshot import classify_embeddings
 
-    service = await ready_service(request)
-    body = await read_body(request, ClassifyRequest, service.grammar)
-    service.check_model(body.model)
+    service, body = await asked(request, ClassifyRequest)
     if len(body.labels) * len(body.templates or [""]) > service.limits.items:
         raise too_large("labels", f"{len(body.labels)} labels with their templates", "items", service.limits, "labels")
     if "text" not in service.grammar.modalities:
@@ -43,9 +41,7 @@ async def classify(request: Request) -> JSONResponse:
 @router.post("/v1/similarity", openapi_extra=takes(SimilarityRequest), responses={200: {"model": SimilarityReply}})
 async def similarity(request: Request) -> JSONResponse:
     """Cosines of the items of `input` with those of `with`, or with each other."""
-    service = await ready_service(request)
-    body = await read_body(request, SimilarityRequest, service.grammar)
-    service.check_model(body.model)
+    service, body = await asked(request, SimilarityRequest)
     left = await items_of(request, body, service.grammar)
     right = []
     if body.other is not None:

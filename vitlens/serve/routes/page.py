@@ -16,9 +16,9 @@ from starlette.responses import FileResponse, JSONResponse
 
 from vitlens.display.page import TEMPLATES
 from vitlens.modality import modality_class
-from vitlens.serve.bodies import items_of, read_body
+from vitlens.serve.bodies import items_of
 from vitlens.serve.refusals import Refusal, invalid
-from vitlens.serve.routes.common import INERT, REFUSALS, ready_service, takes, visit_of
+from vitlens.serve.routes.common import INERT, REFUSALS, asked, ready_service, takes, visit_of
 from vitlens.serve.schemas import PreviewReply, PreviewRequest
 from vitlens.serve.service import Service
 from vitlens.serve.settings import OPTIONS
@@ -79,9 +79,7 @@ async def example_file(request: Request, number: int, part: int) -> FileResponse
 @router.post("/v1/preview", openapi_extra=takes(PreviewRequest), responses={200: {"model": PreviewReply}})
 async def preview(request: Request) -> JSONResponse:
     """What a file is, how it looks, and what the model gets of it: `vitlens info` for one upload."""
-    service = await ready_service(request)
-    body = await read_body(request, PreviewRequest, service.grammar)
-    service.check_model(body.model)
+    service, body = await asked(request, PreviewRequest)
     items = await items_of(request, body, service.grammar)
     if len(items) != 1 or len(items[0]) != 1:
         raise invalid(f"one thing is shown at a time, found {sum(map(len, items))}", "input")
