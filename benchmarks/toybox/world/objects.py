@@ -39,6 +39,9 @@ _PURPOSES = (
     "eeg",
     "order",
     "pairs",
+    "thermal",
+    "imu",
+    "pressure",
 )
 """What a random stream is for. A new one is put at the end, so that the others stay as they are."""
 
