@@ -43,7 +43,7 @@ def missing_bytes(path: Path) -> int:
         head = file.read(12)
         file.seek(0)
         if head[:4] == b"\x1aE\xdf\xa3":
-            end = _end_of_matroska(file)
+            end = _end_of_matroska(file, size)
         elif head[:3] == b"GIF":
             end = _end_of_gif(file, size)
         elif head == ASF[:12]:
@@ -83,7 +83,7 @@ def _end_of_asf(file: BinaryIO) -> int:
     return int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
 
 
-def _end_of_matroska(file: BinaryIO) -> int:
+def _end_of_matroska(file: BinaryIO, size: int) -> int:
     """End of the segment, which holds everything but the first header."""
 
     def element() -> int | None:
@@ -95,7 +95,10 @@ def _end_of_matroska(file: BinaryIO) -> int:
         return None if length == (1 << 7 * (more + 1)) - 1 else length  # all ones: written live, length not known
 
     header = element()
-    file.seek(header or 0, 1)
+    end = file.tell() + (header or 0)
+    if end > size:  # no place that can be looked for
+        return end
+    file.seek(end)
     segment = element()
     return 0 if header is None or segment is None else file.tell() + segment
 

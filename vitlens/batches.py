@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +17,13 @@ from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import Modality
 from vitlens.sources import name_of
+
+Workers = int | Literal["auto"]
+"""Processes that read and preprocess; "auto" leaves it to `reading_processes`."""
+WORTH_A_PROCESS = 64
+"""Items for which one more process that reads is worth its start."""
+NOT_FORKED = ("lance", "ray")
+"""Libraries whose threads do not survive a fork: where one is loaded, items are read in this process."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,12 @@ class Batch:
 
 
 def batches(
-    modality: Modality, items: Sequence[Any], *, batch_size: int, num_workers: int = 0, options: Mapping[str, Any] | None = None
+    modality: Modality,
+    items: Sequence[Any],
+    *,
+    batch_size: int,
+    num_workers: Workers = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Batch]:
     """The items, read with `options`, `batch_size` at a time.
 
@@ -37,7 +53,9 @@ def batches(
         OptionError: a batch size or number of processes that is none.
     """
     checks.whole("batch_size", batch_size, least=1)
-    checks.whole("num_workers", num_workers, least=0)
+    if num_workers == "auto":
+        num_workers = 0 if modality.tower == "text" else reading_processes(len(items))
+    checks.whole('num_workers (or "auto")', num_workers, least=0)
     from torch.utils.data import DataLoader
 
     readers = cast(Any, _Items(modality, items, dict(options or {})))
@@ -46,6 +64,20 @@ def batches(
         bad = {position: x for position, x, _ in loaded if isinstance(x, InputError)}
         remarks = {position: said for position, _, said in loaded if said}
         yield Batch([position for position, _ in good], [x for _, x in good], bad, remarks)
+
+
+def reading_processes(items: int) -> int:
+    """How many processes read `items` while the model computes: one for 64 items, at most one for two cores, no more than 8.
+
+    None where a process cannot be started cheaply and safely: systems that do not fork, threads other than the main one,
+    processes that may have no children, and beside libraries that do not bear it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    alone = threading.current_thread() is threading.main_thread() and not multiprocessing.current_process().daemon
+    if start != "fork" or not alone or any(name in sys.modules for name in NOT_FORKED):
+        return 0
+    return min(items // WORTH_A_PROCESS, cores // 2, 8)
 
 
 @dataclass

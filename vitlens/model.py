@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vitlens import checks
-from vitlens.batches import batches, distinct_views, halving, same_shape
+from vitlens.batches import Workers, batches, distinct_views, halving, same_shape
 from vitlens.checkpoint import fill_model, formula_state, save_native
 from vitlens.devices import chosen_device
 from vitlens.display.progress import ProgressBar
@@ -26,6 +26,7 @@ from vitlens.errors import InputError, ModalityError, OptionError, SpaceError, V
 from vitlens.hub import upload
 from vitlens.hub_card import MARK, readme
 from vitlens.modality import Modality
+from vitlens.precision import AUTO, Probe, probe, torch_dtype
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
@@ -45,6 +46,10 @@ class Encoded:
     remarks: tuple[str, ...] = ()
 
 
+Arithmetic = torch.dtype | Literal["auto"] | None
+"""What is computed in: float32 (None: of the weights), bfloat16, float16, or bfloat16 where `ViTLens.probe` says that it pays."""
+
+
 class ViTLens(nn.Module):
     """Encoders of several sensors and the CLIP text tower, all giving embeddings of one space.
 
@@ -56,6 +61,7 @@ class ViTLens(nn.Module):
         self.spec = spec
         self.space = spec.space
         self.logit_scale = spec.logit_scale
+        self._probes: dict[tuple[str, str], Probe] = {}
         self.encoders = nn.ModuleDict(encoders)
         self.text = text
         self._modalities = {name: spec.modality(name) for name in spec.modalities}
@@ -186,8 +192,8 @@ class ViTLens(nn.Module):
         inputs: Mapping[str, Sequence[Any]],
         *,
         batch_size: int = 32,
-        num_workers: int = 0,
-        dtype: torch.dtype | None = None,
+        num_workers: Workers = "auto",
+        dtype: Arithmetic = None,
         normalize: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
         read_options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -195,9 +201,10 @@ class ViTLens(nn.Module):
     ) -> Embeddings:
         """Sensor files, arrays or Samples -> embeddings [n, E] per modality, in input order.
 
-        `dtype` (bfloat16, float16) is the arithmetic of this call, the result is float32. `read_options[modality]` goes to the
-        reader of every item; an item {"source": ..., option: value} brings its own. Words that a small text tower does not know
-        are named in a warning.
+        `dtype` (bfloat16, float16, or "auto": bfloat16 where `probe` says that it pays) is the arithmetic of this call, the
+        result is float32. `num_workers` processes read while the model computes; "auto" takes some where there are many items.
+        `read_options[modality]` goes to the reader of every item; an item {"source": ..., option: value} brings its own. Words
+        that a small text tower does not know are named in a warning.
 
         Raises:
             InputError: an item that cannot be read, unless `on_error="skip"`.
@@ -243,8 +250,8 @@ class ViTLens(nn.Module):
         items: Sequence[Any],
         *,
         batch_size: int = 32,
-        num_workers: int = 0,
-        dtype: torch.dtype | None = None,
+        num_workers: Workers = 0,
+        dtype: Arithmetic = None,
         normalize: bool = True,
         read_options: Mapping[str, Any] | None = None,
     ) -> Iterator[Encoded]:
@@ -286,15 +293,15 @@ class ViTLens(nn.Module):
                 rows |= {batch.positions[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
 
-    def check_dtype(self, dtype: torch.dtype | None) -> None:
+    def check_dtype(self, dtype: Arithmetic) -> None:
         """Raises OptionError for an arithmetic that there is none for, or that these weights cannot be used in."""
-        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise OptionError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, found {dtype!r}")
+        if dtype not in (None, AUTO, torch.float32, torch.bfloat16, torch.float16):
+            raise OptionError(f'dtype must be torch.float32, torch.bfloat16, torch.float16 or "auto", found {dtype!r}')
         weights = next(self.parameters()).dtype
-        if weights != torch.float32 and dtype not in (None, weights):
+        if weights != torch.float32 and dtype not in (None, AUTO, weights):
             raise OptionError(f"the weights are {weights}: leave dtype out, or load them as float32 to compute in {dtype}")
 
-    def embed(self, modality: str, batch: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    def embed(self, modality: str, batch: Sequence[Tensor], dtype: Arithmetic = None) -> Tensor:
         """Preprocessed items -> embeddings [b, E] as the tower gives them, float32 on the CPU, in order.
 
         Items may have several shapes; a batch too large for the device is halved.
@@ -302,8 +309,10 @@ class ViTLens(nn.Module):
         if not batch:
             return torch.empty(0, self.space.dim)
         device = self.device
+        if dtype == AUTO:
+            dtype = torch_dtype(self.probe(modality).precision)
         low = dtype not in (None, torch.float32, next(self.parameters()).dtype)
-        context = torch.autocast(device.type, dtype=dtype) if low else nullcontext()
+        context = torch.autocast(device.type, dtype=cast(torch.dtype, dtype)) if low else nullcontext()
         out = torch.empty(len(batch), self.space.dim)
         tower = self.tower(modality)
         views = getattr(getattr(tower, "embed", None), "input_ndim", None)
@@ -312,6 +321,19 @@ class ViTLens(nn.Module):
             for places in same_shape(items):
                 out[places] = halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([items[i] for i in places]))
         return out
+
+    def probe(self, modality: str) -> Probe:
+        """What `dtype="auto"` computes a modality in on this device: tried once, on the modality's own examples."""
+        weights = next(self.parameters()).dtype
+        if weights != torch.float32:
+            return Probe("fp32", 1.0)
+        key = modality, str(self.device)
+        if key not in self._probes:
+            sensor, tower = self.modality(modality), self.tower(modality)
+            x = torch.stack([sensor.transform(sensor.example(seed)) for seed in range(2)])
+            with _evaluating(tower):
+                self._probes[key] = probe(tower, x, self.device)
+        return self._probes[key]
 
     def similarity(self, a: Tensor | Embeddings, b: Tensor | Embeddings) -> Tensor:
         """Cosine similarities [n, m] of two sets of embeddings [n, E] and [m, E] (or one vector each).
@@ -364,8 +386,8 @@ class ViTLens(nn.Module):
         *,
         templates: Sequence[str] = DEFAULT_TEMPLATES,
         batch_size: int = 32,
-        num_workers: int = 0,
-        dtype: torch.dtype | None = None,
+        num_workers: Workers = "auto",
+        dtype: Arithmetic = None,
         read_options: Mapping[str, Any] | None = None,
     ) -> Classification:
         """Zero-shot classification of items against class names, each put into every prompt template.

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from vitlens import checks
+from vitlens.batches import Workers
 from vitlens.benchmarks.datasets import Dataset, DatasetItem, get_dataset
 from vitlens.benchmarks.evaluation import probe
 from vitlens.benchmarks.evaluation.metrics import Scores, checked_protocol
@@ -26,8 +27,9 @@ from vitlens.benchmarks.evaluation.results import Measurement, beside_published,
 from vitlens.benchmarks.evaluation.tasks import Scorer, Work, evaluator
 from vitlens.errors import InputError, OptionError
 from vitlens.model import ViTLens
+from vitlens.precision import AUTO, PRECISIONS
 from vitlens.processes import from_main, world
-from vitlens.store.engine import PRECISIONS, Engine, Progress
+from vitlens.store.engine import Engine, Progress
 from vitlens.store.store import EmbeddingStore, OnError, default_folder
 
 Task = Literal["zero-shot", "linear-probe", "few-shot"]
@@ -57,14 +59,14 @@ class Settings:
     on_error: str = "raise"
     """"skip" goes on without items that cannot be read and with an incomplete dataset, and says so in the result."""
     batch_size: int = 32
-    num_workers: int = 0
+    num_workers: Workers = "auto"
     dtype: str = "fp32"
     cache: Path | None = None
     """Folder of embeddings; default: `vitlens/embeddings` in the user's cache folder, or in VITLENS_CACHE."""
 
     def __post_init__(self) -> None:
         checked_protocol(self.protocol)
-        for name, allowed in (("task", TASKS), ("on_error", ("raise", "skip")), ("dtype", tuple(PRECISIONS))):
+        for name, allowed in (("task", TASKS), ("on_error", ("raise", "skip")), ("dtype", (*PRECISIONS, AUTO))):
             checks.one_of(name, getattr(self, name), allowed)
         for name in ("shots", "draws", "limit", "batch_size"):
             if name != "limit" or self.limit is not None:

@@ -110,6 +110,15 @@ def test_equal_frames_are_taken_by_number_however_their_times_are_rounded() -> N
     assert spread_over_time([7], 7, 3) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("length", [1 << 40, (1 << 56) - 2])
+def test_a_header_that_claims_to_go_on_for_ever_is_refused(tmp_path: Path, length: int) -> None:
+    path = timed_video(tmp_path / "long.mkv", [100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + (length | 1 << 56).to_bytes(8, "big") + whole[5:])
+    with pytest.raises(InputError, match="long.mkv"):
+        Video().read(path)
+
+
 MEMORY = """
 import resource, sys
 from vitlens.modalities.video import Video

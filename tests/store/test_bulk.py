@@ -221,6 +221,8 @@ def test_folders_of_others_and_other_jobs_are_refused(pictures: Path, tmp_path: 
     with pytest.raises(OptionError, match=r"other files are in it \(thesis.tex"):
         run(job(out, pictures), model)
     (out / "thesis.tex").unlink()
+    with pytest.raises(OptionError, match="--dtype auto is chosen on one machine"):
+        run(job(out, pictures, dtype="auto"), model)
     run(job(out, pictures), model)
     with pytest.raises(OptionError, match="dtype: fp32 then, bf16 now"):
         run(job(out, pictures, dtype="bf16"), model)

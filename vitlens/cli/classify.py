@@ -16,9 +16,9 @@ from vitlens.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
+    ReadersOption,
     ReadOption,
     TextOption,
-    WorkersOption,
     new_app,
     open_model,
 )
@@ -29,6 +29,7 @@ from vitlens.sources import check_file, decoding
 from vitlens.store.items import Failure, Inputs
 
 if TYPE_CHECKING:
+    from vitlens.batches import Workers
     from vitlens.model import ViTLens
 
 app = new_app()
@@ -48,7 +49,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="Labels shown per input.")] = 5,
     read_option: ReadOption = None,
     batch_size: BatchOption = 32,
-    num_workers: WorkersOption = 0,
+    num_workers: ReadersOption = "auto",
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +96,7 @@ def classify_inputs(
     templates: Sequence[str] = (),
     top: int = 5,
     batch_size: int = 32,
-    num_workers: int = 0,
+    num_workers: Workers = "auto",
     read_options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """The `top` best labels of every input, in input order, and the inputs that could not be read.

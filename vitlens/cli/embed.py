@@ -17,9 +17,9 @@ from vitlens.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    ReadersOption,
     ReadOption,
     TextOption,
-    WorkersOption,
     new_app,
     open_model,
 )
@@ -58,7 +58,7 @@ def embed(
     ] = None,
     read_option: ReadOption = None,
     batch_size: BatchOption = 32,
-    num_workers: WorkersOption = 0,
+    num_workers: ReadersOption = "auto",
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     save_every: Annotated[int, typer.Option(min=1, help="Keep what is done after so many items (and every minute).")] = 1000,
@@ -186,4 +186,6 @@ def say_result(result: Result) -> None:
         return
     counts = ", ".join(f"{count} {modality}" for modality, count in result.counts.items())
     before = f" ({result.resumed} from an earlier, stopped run)" if result.resumed else ""
-    say(f"{result.output}: {counts} embeddings of {result.space.dim} values{before}, space {result.space.name}")
+    low = ", ".join(f"{modality} in {precision}" for modality, precision in result.precision.items() if precision != "float32")
+    computed = f", computed {low}" if low else ""
+    say(f"{result.output}: {counts} embeddings of {result.space.dim} values{before}, space {result.space.name}{computed}")

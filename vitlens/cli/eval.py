@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitlens.cli.datasets import DataRoot
-from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DryRunOption, DtypeOption, JsonOption, WorkersOption, new_app
+from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DryRunOption, DtypeOption, JsonOption, ReadersOption, new_app
 from vitlens.disk import ignore_runs
 from vitlens.display.progress import ProgressBar
 from vitlens.display.table import Table
@@ -47,7 +47,7 @@ def evaluate_suites(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results and reports.")] = Path("runs/eval"),
     cache: Annotated[Path | None, typer.Option(help="Folder of embeddings (default: in the user's cache).")] = None,
     batch_size: BatchOption = 32,
-    num_workers: WorkersOption = 0,
+    num_workers: ReadersOption = "auto",
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     on_error: Annotated[str, typer.Option(help="raise, or skip: go on without bad items, and say so in the result.")] = "raise",

@@ -17,9 +17,9 @@ from vitlens.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    ReadersOption,
     ReadOption,
     TextOption,
-    WorkersOption,
     new_app,
 )
 from vitlens.errors import OptionError
@@ -78,7 +78,7 @@ def build(
     twins: TwinsOption = False,
     read_option: ReadOption = None,
     batch_size: BatchOption = 32,
-    num_workers: WorkersOption = 0,
+    num_workers: ReadersOption = "auto",
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     dry_run: DryRunOption = False,
@@ -137,7 +137,7 @@ def add(
     replace: ReplaceOption = False,
     read_option: ReadOption = None,
     batch_size: BatchOption = 32,
-    num_workers: WorkersOption = 0,
+    num_workers: ReadersOption = "auto",
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     as_json: JsonOption = False,

@@ -14,6 +14,7 @@ from vitlens.store.files import holds_embeddings
 from vitlens.store.items import Inputs
 
 if TYPE_CHECKING:
+    from vitlens.batches import Workers
     from vitlens.display.progress import ProgressBar
     from vitlens.index.build import Filled, Settings, Stored
     from vitlens.index.index import Index
@@ -57,7 +58,7 @@ class Embedding:
 
     model: str
     batch_size: int
-    num_workers: int
+    num_workers: Workers
     dtype: str
     device: str | None
 

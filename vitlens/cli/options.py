@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,10 +24,29 @@ ReadOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items that go through the model at once.")]
 WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that read and preprocess files.")]
-DtypeOption = Annotated[str, typer.Option(help="Arithmetic: fp32, bf16 or fp16. Embeddings are float32.")]
+ReadersOption = Annotated[
+    Any,
+    typer.Option(
+        "--num-workers",
+        "-j",
+        metavar="N|auto",
+        parser=lambda text: text if text == "auto" else _number(text),
+        help="Processes that read and preprocess files while the model computes; auto takes some where there are many files.",
+    ),
+]
+DtypeOption = Annotated[
+    str,
+    typer.Option(help="Arithmetic: fp32, bf16, fp16, or auto: bf16 where a short probe says it pays. Embeddings are float32."),
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...; by default the best there is.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no model.")]
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither a number of processes nor auto")
+    return int(text)
 
 
 def new_app(help: str | None = None) -> typer.Typer:

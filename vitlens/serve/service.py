@@ -290,13 +290,11 @@ class Service:
 
     def _run(self, modality: str, batch: list[Any]) -> Any:
         """Preprocessed items -> embeddings of length 1 [b, E]; runs in the model's thread."""
-        import torch
         import torch.nn.functional as F
 
-        from vitlens.store.engine import PRECISIONS
+        from vitlens.precision import torch_dtype
 
-        dtype = getattr(torch, PRECISIONS[self.settings.dtype])
-        return F.normalize(self.model.embed(modality, batch, dtype), dim=-1)
+        return F.normalize(self.model.embed(modality, batch, torch_dtype(self.settings.dtype)), dim=-1)
 
 
 def _open_model(settings: Settings) -> ViTLens:

@@ -105,4 +105,4 @@ class Settings:
     def __post_init__(self) -> None:
         checks.whole("serve: batch_size", self.batch_size, least=1)
         checks.whole("serve: readers", self.readers, least=1)
-        checks.one_of("serve: dtype", self.dtype, ("fp32", "bf16", "fp16"))
+        checks.one_of("serve: dtype", self.dtype, ("fp32", "bf16", "fp16", "auto"))

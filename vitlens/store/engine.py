@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vitlens.errors import InputError
+from vitlens.precision import AUTO, PRECISIONS, torch_dtype
 from vitlens.store.digests import model_hash
 from vitlens.store.items import source_name
 from vitlens.store.parts import Part
 
 if TYPE_CHECKING:
+    from vitlens.batches import Workers
     from vitlens.model import Encoded, ViTLens
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Arithmetic by the name of its option, as torch calls it; what is stored is float32."""
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 
@@ -44,14 +44,17 @@ class Engine:
 
     model: ViTLens
     batch_size: int = 32
-    num_workers: int = 0
+    num_workers: Workers = 0
     precision: str = "fp32"
+    """fp32, bf16, fp16, or auto: by a probe of each tower."""
     save_every: int = 1000
     """Items of a part, rounded up to whole batches."""
     save_seconds: float = 60.0
     """A part is handed over after this time even if it is small."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Of the weights of each tower that was asked for, by the name of its modality."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """Of precision auto: what each modality is computed in, once it is known."""
     remark: Callable[[str, str, str], None] = _warn
     """Is told what a reader has to say of an item that it read: (modality, name of the item, text)."""
 
@@ -69,8 +72,16 @@ class Engine:
             "modality": modality,
             "options": reading.options(),
             "steps": reading.steps(),
-            "precision": PRECISIONS[self.precision],
+            "precision": PRECISIONS[self.arithmetic(modality)],
         }
+
+    def arithmetic(self, modality: str) -> str:
+        """The precision that a modality is computed in; of auto, what was chosen before or by the model's probe."""
+        if self.precision != AUTO:
+            return self.precision
+        if modality not in self.chosen:
+            self.chosen[modality] = self.model.probe(modality).precision
+        return self.chosen[modality]
 
     def __call__(
         self,
@@ -89,15 +100,12 @@ class Engine:
         `unchanged(index)` says after a batch whether an item still is what its digest says. However this ends - Ctrl-C,
         an exception, with `stop_at_error` the first item that cannot be read - the whole batches before it are kept.
         """
-        import torch
-
-        dtype = None if self.precision == "fp32" else getattr(torch, PRECISIONS[self.precision])
         stream = self.model.stream(
             modality,
             items,  # type: ignore[arg-type]
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            dtype=dtype,
+            dtype=torch_dtype(self.arithmetic(modality)),
             normalize=False,
             read_options=read_options,
         )

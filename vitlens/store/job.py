@@ -20,8 +20,9 @@ import numpy as np
 from vitlens import checks
 from vitlens.disk import write_csv
 from vitlens.modality import get_modality, modality_class
+from vitlens.precision import AUTO, PRECISIONS
 from vitlens.space import EmbeddingSpace
-from vitlens.store.engine import PRECISIONS, Engine, Progress
+from vitlens.store.engine import Engine, Progress
 from vitlens.store.files import Column, Content, check_output, write_embeddings
 from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.parts import Parts
@@ -30,6 +31,7 @@ from vitlens.store.work_folder import WorkFolder
 from vitlens.words import unknown_words
 
 if TYPE_CHECKING:
+    from vitlens.batches import Workers
     from vitlens.model import ViTLens
 
 JOB_FORMAT = 2
@@ -49,7 +51,7 @@ class Settings:
     dtype: str = "fp32"
     read_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     batch_size: int = 32
-    num_workers: int = 0
+    num_workers: Workers = "auto"
     save_every: int = 1000
     """Items of a part, rounded up to whole batches."""
     save_seconds: float = 60.0
@@ -57,9 +59,10 @@ class Settings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.one_of("--dtype", self.dtype, PRECISIONS)
+        checks.one_of("--dtype", self.dtype, (*PRECISIONS, AUTO))
         for option, least in (("batch_size", 1), ("num_workers", 0), ("save_every", 1)):
-            checks.whole(f"--{option.replace('_', '-')}", getattr(self, option), least=least)
+            if (value := getattr(self, option)) != "auto" or option != "num_workers":
+                checks.whole(f"--{option.replace('_', '-')}", value, least=least)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Result:
     seconds: float
     remarks: list[Remark] = field(default_factory=list)
     """What readers had to say of items that this run read."""
+    precision: dict[str, str] = field(default_factory=dict)
+    """The arithmetic of each modality, as torch calls it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types."""
@@ -92,6 +97,7 @@ class Result:
             "output": str(self.output) if self.output else None,
             "space": asdict(self.space) if self.space else None,
             "counts": self.counts,
+            "precision": self.precision,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "errors_file": str(self.errors_file) if self.errors_file else None,
@@ -153,7 +159,9 @@ class Job:
             output, counts, failures = self._merge(groups, found, digests, lost)
             errors_file = write_errors(self.out, failures)
             work.close(remove=True)
-            return Result(output, _space(found), counts, failures, errors_file, resumed, time.monotonic() - begun, run.remarks)
+            seconds = time.monotonic() - begun
+            precision = {modality: str(embedded.parts.about["precision"]) for modality, embedded in found.items()}
+            return Result(output, _space(found), counts, failures, errors_file, resumed, seconds, run.remarks, precision)
         except KeyboardInterrupt as error:
             done, total = run.done() if run else 0, len(self.inputs.items)
             kept = f"{done} of {total} items are kept in {work.path}; the same command goes on from there"
@@ -227,6 +235,7 @@ class _Run:
             settings.dtype,
             settings.save_every,
             settings.save_seconds,
+            chosen=self._chosen(),
             remark=lambda modality, name, text: self.remarks.append(Remark(name, modality, text)),
         )
         for modality, items in self.groups.items():
@@ -239,6 +248,11 @@ class _Run:
                 engine, modality, listed, on_error="skip", again=False, progress=partial(self._report, len(listed.items))
             )
         return found
+
+    def _chosen(self) -> dict[str, str]:
+        """Of --dtype auto: what the run before chose, so that its batches and these are of one arithmetic."""
+        names = {called: name for name, called in PRECISIONS.items()}
+        return {modality: names[about["precision"]] for modality, about in self.work.known().get("embeddings", {}).items()}
 
     def _report(self, total: int, modality: str, done: int, todo: int) -> None:
         if self.progress:

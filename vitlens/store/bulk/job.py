@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vitlens import checks
 from vitlens.errors import OptionError, VitlensError
+from vitlens.precision import AUTO
 from vitlens.processes import launched
 from vitlens.store.bulk.maker import Maker, Told
 from vitlens.store.bulk.pieces import ERRORS, PIECES, Counts, Piece, Receipt, Spool, cut, number_of
@@ -143,8 +144,11 @@ class BulkJob:
         """Whether the output can be this job's.
 
         Raises:
-            OptionError: a folder with other things in it, or with another job (without `overwrite`).
+            OptionError: a folder with other things in it, or with another job (without `overwrite`); precision auto, which
+                machines could choose differently.
         """
+        if self.settings.dtype == AUTO:
+            raise OptionError("--dtype auto is chosen on one machine for one file: give fp32 or bf16 for a folder of parts")
         content = self.out.read(JOB_CARD)
         if content is None:
             others = [name for name in self.out.sizes() if not name.startswith(".")]
