@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 import vitlens
 from tests.repository import FILES, FOLDERS, ROOT, imports, tracked_files
 
-MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg"}
+MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg", "thermal", "pressure"}
 SENSOR_LIBRARIES = "open3d mne transformers matplotlib pandas av"
 REPOSITORY_LIMIT = 64 * 2**20
 
@@ -62,7 +62,7 @@ def test_the_folders_are_linked_into_the_package(folder: str) -> None:
     assert importlib.import_module(f"vitlens.{folder}").__name__ == f"vitlens.{folder}"
 
 
-def test_the_eight_modalities_are_entry_points() -> None:
+def test_the_modalities_are_entry_points() -> None:
     ours = [point for point in entry_points(group="vitlens.modalities") if point.value.startswith("vitlens.modalities.")]
     assert {point.name: point.load().name for point in ours} == {name: name for name in MODALITIES}
 

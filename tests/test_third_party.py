@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-THERMAL = '''
-"""Thermal camera: kelvin maps from .npy files."""
+RADAR = '''
+"""Radar: maps of range and angle in decibels, from .npy files."""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from vitlens.sources import Source
 
 @register_modality
 @dataclass(frozen=True)
-class Thermal(Modality):
+class Radar(Modality):
     size: int = 112
 
-    name = "thermal"
-    unit = "kelvin, float32 [h, w]"
-    accepts = "a .npy file or an array of kelvin [h, w]"
+    name = "radar"
+    unit = "decibels of full scale, float32 [range, angle]"
+    accepts = "a .npy file or an array of decibels [range, angle]"
     extensions = ("npy",)
     default_lens = PerceiverConfig(depth=1, latents=8)
 
@@ -47,7 +47,7 @@ class Thermal(Modality):
         return Sample(values.astype(np.float32), given.name)
 
     def transform(self, sample, *, train=False):
-        x = (torch.from_numpy(np.asarray(sample.data)) - 300) / 20
+        x = (torch.from_numpy(np.asarray(sample.data)) + 60) / 20
         x = F.interpolate(x[None, None], size=(self.size, self.size), mode="bilinear")[0]
         return x.flip(-1) if train and torch.rand(()) < 0.5 else x
 
@@ -56,7 +56,7 @@ class Thermal(Modality):
 
     def example(self, seed=0):
         rng = np.random.default_rng(seed)
-        return Sample((300 + 10 * rng.random((60, 80))).astype(np.float32), "example")
+        return Sample((20 * rng.random((60, 80)) - 80).astype(np.float32), "example")
 
     def write(self, sample, folder, stem):
         path = Path(folder) / f"{stem}.npy"
@@ -64,7 +64,7 @@ class Thermal(Modality):
         return path
 
     def steps(self):
-        return ["kelvin to (K - 300) / 20", f"resize to {self.size} x {self.size}"]
+        return ["decibels to (dB + 60) / 20", f"resize to {self.size} x {self.size}"]
 '''
 
 
@@ -84,23 +84,23 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
-    install(tmp_path, "thermal_camera", THERMAL, "thermal = thermal_camera:Thermal")
+    install(tmp_path, "my_radar", RADAR, "radar = my_radar:Radar")
     return tmp_path
 
 
 def test_a_plugin_in_one_file_passes_the_sweep(plugin: Path) -> None:
-    sweep = run(plugin, "-m", "pytest", "tests/test_completeness.py", "-q", "-k", "thermal", "-p", "no:cacheprovider", "-n", "0")
+    sweep = run(plugin, "-m", "pytest", "tests/test_completeness.py", "-q", "-k", "radar", "-p", "no:cacheprovider", "-n", "0")
     assert sweep.returncode == 0, sweep.stdout[-3000:]
     assert " passed" in sweep.stdout
-    assert "thermal" in run(plugin, "-c", "import vitlens; print(vitlens.list_modalities())").stdout
+    assert "radar" in run(plugin, "-c", "import vitlens; print(vitlens.list_modalities())").stdout
 
 
 def test_a_plugin_that_takes_a_taken_name_is_refused_with_both_owners(tmp_path: Path) -> None:
-    install(tmp_path, "my_audio", THERMAL.replace('"thermal"', '"audio"'), "audio = my_audio:Thermal")
+    install(tmp_path, "my_audio", RADAR.replace('"radar"', '"audio"'), "audio = my_audio:Radar")
     out = run(tmp_path, "-c", "import vitlens; vitlens.list_modalities()")
     assert out.returncode != 0
     assert "vitlens.modalities.audio:Audio" in out.stderr
-    assert "my_audio:Thermal" in out.stderr
+    assert "my_audio:Radar" in out.stderr
 
 
 def test_a_broken_plugin_does_not_keep_models_from_loading(tmp_path: Path) -> None:
@@ -122,13 +122,13 @@ from vitlens.lens import IdentityConfig
 
 folder = Path(sys.argv[1])
 toy = vitlens.load("vitlens-toybox", modalities=["image"], device="cpu")
-spec = EncoderSpec("thermal", toy.spec.encoders[0].vit, options={"size": 64}, lens=IdentityConfig())
+spec = EncoderSpec("radar", toy.spec.encoders[0].vit, options={"size": 64}, lens=IdentityConfig())
 lens = build_encoder(spec, vit=toy.encoders["image"].vit)
-spec = replace(toy.spec, name="thermal-lens", encoders=(spec,), text=None)
-vitlens.ViTLens(spec=spec, encoders={"thermal": lens}, text=None).save_pretrained(folder / "lens")
-thermal = vitlens.get_modality("thermal")
-file = str(thermal.write(thermal.example(), folder, "map"))
-given = ["-m", "vitlens-toybox", "--thermal", file, "--lens", f"thermal={folder / 'lens'}"]
+spec = replace(toy.spec, name="radar-lens", encoders=(spec,), text=None)
+vitlens.ViTLens(spec=spec, encoders={"radar": lens}, text=None).save_pretrained(folder / "lens")
+radar = vitlens.get_modality("radar")
+file = str(radar.write(radar.example(), folder, "map"))
+given = ["-m", "vitlens-toybox", "--radar", file, "--lens", f"radar={folder / 'lens'}"]
 app(["chat", *given, "what is this?"], standalone_mode=False)
 app(["imagine", *given, "-o", str(folder / "made.png"), "--steps", "2"], standalone_mode=False)
 app(["imagine", *given, "-o", str(folder / "made.txt"), "--describer", "vitlens-toybox"], standalone_mode=False)

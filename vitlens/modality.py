@@ -3,7 +3,7 @@
 A modality is registered by the decorator `register_modality` and found through the entry-point group `vitlens.modalities`:
 
     [project.entry-points."vitlens.modalities"]
-    thermal = "my_package.thermal:Thermal"
+    radar = "my_package.radar:Radar"
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Modality(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    """Unit, dtype and shape of `Sample.data`, e.g. "kelvin, float32 [h, w]"."""
+    """Unit, dtype and shape of `Sample.data`, e.g. "metres, float32 [h, w]"."""
     accepts: ClassVar[str]
     """What `read` takes, in words; the last part of every InputError."""
     extensions: ClassVar[tuple[str, ...]] = ()

@@ -210,8 +210,8 @@ def test_views_are_streams_of_their_own(model: ViTLens, tower: HostTower) -> Non
 
 def test_lenses_are_named_and_checked(model: ViTLens) -> None:
     assert list(lens_streams({"depth": "vitlens-toybox", "eeg": model})) == ["depth", "eeg"]
-    with pytest.raises(ModalityError, match="no lens for 'thermal'"):
-        lens_streams({"thermal": model})
+    with pytest.raises(ModalityError, match="no lens for 'smell'"):
+        lens_streams({"smell": model})
     with pytest.raises(OptionError, match=r"lenses\['depth'\]"):
         lens_streams({"depth": 3})  # type: ignore[dict-item]
     spec = next(e for e in model.spec.encoders if e.modality == "depth")

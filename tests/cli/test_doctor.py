@@ -133,15 +133,15 @@ def test_something_broken_gives_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_sensor_of_somebody_else_that_cannot_be_imported_is_reported_with_its_package(tmp_path: Path) -> None:
-    (tmp_path / "thermal_camera.py").write_text("import surely_not_there\n")
-    info = tmp_path / "thermal_camera-2.0.dist-info"
+    (tmp_path / "my_radar.py").write_text("import surely_not_there\n")
+    info = tmp_path / "my_radar-2.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thermal_camera\nVersion: 2.0\n")
-    (info / "entry_points.txt").write_text("[vitlens.modalities]\nthermal = thermal_camera:Thermal\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_radar\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[vitlens.modalities]\nradar = my_radar:Radar\n")
     code = (
         "import json\nfrom vitlens.cli.modalities import about_modality\nfrom vitlens.cli.doctor import check_modality\n"
-        "check = check_modality('thermal')\n"
-        "print(json.dumps([check.state, check.detail, check.fix, about_modality('thermal')]))"
+        "check = check_modality('radar')\n"
+        "print(json.dumps([check.state, check.detail, check.fix, about_modality('radar')]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -149,4 +149,4 @@ def test_a_sensor_of_somebody_else_that_cannot_be_imported_is_reported_with_its_
     state, detail, fix, known = json.loads(out.stdout)
     assert (state, fix) == ("broken", "pip install surely_not_there")
     assert "surely_not_there" in detail
-    assert known["package"] == "thermal_camera 2.0" and "surely_not_there" in known["problem"]
+    assert known["package"] == "my_radar 2.0" and "surely_not_there" in known["problem"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,10 @@ from torch import Tensor
 
 import vitlens
 from tests.imagebind.conftest import MODEL
-from vitlens import modality as registry
 from vitlens.encoder import EncoderSpec
 from vitlens.errors import CheckpointError, ModalityError, OptionError
 from vitlens.imagebind import ModalityType, data
 from vitlens.imagebind.models.imagebind_model import ImageBindModel, imagebind_huge
-from vitlens.modality import Modality, Sample, get_modality, register_modality
 from vitlens.model import ViTLens
 
 SENSORS = ("text", "image", "audio", "depth", "point_cloud", "tactile", "eeg")
@@ -225,41 +223,16 @@ def test_what_imagebind_has_and_this_has_not_is_said(tiny: ImageBindModel) -> No
         imagebind_huge(weights="weights")
 
 
-class Thermal(Modality):
-    """A thermal picture, as a plugin may bring it."""
-
-    name, unit, accepts = "thermal", "kelvin, float32 [224, 224]", "an array [224, 224]"
-
-    def read(self, source: Any, *, celsius: bool = False) -> Sample:
-        return Sample(np.asarray(source, np.float32) + (273.15 if celsius else 0), "<array>")
-
-    def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
-        return torch.from_numpy(sample.data)[None].repeat(3, 1, 1) / 300 - 1
-
-    def build_embed(self, width: int, vit: Any) -> Any:
-        return vit.patch_embedding()
-
-    def example(self, seed: int = 0) -> Sample:
-        return Sample(np.full((224, 224), 300, np.float32), "<example>")
-
-    def write(self, sample: Sample, folder: Path, stem: str) -> Path:
-        raise AssertionError("not called")
-
-
-@pytest.fixture
-def thermal_plugin() -> Iterator[None]:
-    register_modality(Thermal)
-    yield
-    del registry._registered["thermal"]
-
-
-def test_a_plugin_brings_thermal(thermal_plugin: None) -> None:
+def test_thermal_tensors_are_imagebinds(tmp_path: Path) -> None:
     spec = vitlens.card(MODEL).spec
     sensor = EncoderSpec("thermal", spec.encoders[0].vit, lens=vitlens.IdentityConfig())
-    ImageBindModel(ViTLens.from_spec(vitlens.ModelSpec(name="hot", space=spec.space, encoders=(sensor,))))
     model = ImageBindModel(ViTLens.from_spec(vitlens.ModelSpec(name="hot", space=spec.space, encoders=(sensor,))))
-    x = data.load_and_transform_thermal_data([np.full((224, 224), 20.0)], "cpu", celsius=True)
-    assert x is not None and x.shape == (1, 3, 224, 224)
+    grey = tmp_path / "night.png"
+    PIL.Image.fromarray(np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))).save(grey)
+    x = data.load_and_transform_thermal_data([grey, np.full((224, 224), 51, np.uint8)], "cpu", unit="C", range=[-10, 50])
+    assert x is not None and x.shape == (2, 1, 224, 224)
+    assert x.min() >= 0 and x.max() <= 1
+    torch.testing.assert_close(x[0, 0, 112, [0, 112, 223]], torch.tensor([0.125, 0.5, 0.875]), atol=0.01, rtol=0)
+    torch.testing.assert_close(x[1], torch.full((1, 224, 224), 0.2))
     out = model({ModalityType.THERMAL: x})[ModalityType.THERMAL]
-    torch.testing.assert_close(out.norm(dim=-1), torch.tensor([10.0]))
-    assert get_modality("thermal").name == "thermal"
+    torch.testing.assert_close(out.norm(dim=-1), torch.full((2,), 10.0))

@@ -7,7 +7,6 @@ gets: its own parts, uploads and schema.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import struct
 import zlib
@@ -23,7 +22,7 @@ import torch
 import vitlens
 from tests.serve.conftest import MODEL, Running, tiny
 from tests.serve.test_embeddings import data_uri, message, rows
-from tests.test_third_party import THERMAL, install
+from tests.test_third_party import RADAR, install
 from vitlens import isolation
 from vitlens import modality as registry
 from vitlens.encoder import EncoderSpec, build_encoder
@@ -31,9 +30,9 @@ from vitlens.lens_config import IdentityConfig
 from vitlens.serve.service import Service
 from vitlens.serve.settings import MB, Limits, Settings
 
-WILD = THERMAL.replace(
+WILD = RADAR.replace(
     "    def read(self, source, *, format=None):\n        given = Source(source, self.accepts)\n",
-    """    def read(self, source, *, unit="K", format=None):
+    """    def read(self, source, *, unit="dB", format=None):
         import os
         import time
         given = Source(source, self.accepts)
@@ -55,30 +54,30 @@ WILD = THERMAL.replace(
 
 @pytest.fixture(scope="module")
 def wild(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service whose model has a lens for the thermal camera."""
+    """A service whose model has a lens for the radar."""
     folder = tmp_path_factory.mktemp("plugin")
-    install(folder, "thermal_camera", WILD, "thermal = thermal_camera:Thermal")
+    install(folder, "my_radar", WILD, "radar = my_radar:Radar")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         patch.setattr(isolation, "_idle", [])  # workers of earlier tests do not know the folder
         registry._entry_points.cache_clear()
         try:
             limits = Limits(read_seconds=1.0, read_bytes=1000 * MB)
-            running = Running(Service(Settings(model=MODEL, readers=2, limits=limits), load=with_thermal))
+            running = Running(Service(Settings(model=MODEL, readers=2, limits=limits), load=with_radar))
             yield running
             running.close()
         finally:
-            registry._registered.pop("thermal", None)
+            registry._registered.pop("radar", None)
             registry._entry_points.cache_clear()
 
 
-def with_thermal() -> vitlens.ViTLens:
+def with_radar() -> vitlens.ViTLens:
     model = tiny("image", "depth", "eeg", "point_cloud", "text")
     [seen] = [encoder for encoder in model.spec.encoders if encoder.modality == "image"]
     vit = model.encoders["image"].vit
-    spec = EncoderSpec("thermal", seen.vit, options={"size": 2 * vit.patch_size}, lens=IdentityConfig())
+    spec = EncoderSpec("radar", seen.vit, options={"size": 2 * vit.patch_size}, lens=IdentityConfig())
     torch.manual_seed(0)
-    encoders = {**model.encoders, "thermal": build_encoder(spec, vit=vit)}
+    encoders = {**model.encoders, "radar": build_encoder(spec, vit=vit)}
     return vitlens.ViTLens(
         spec=replace(model.spec, encoders=(*model.spec.encoders, spec)), encoders=encoders, text=model.text
     ).eval()
@@ -86,20 +85,18 @@ def with_thermal() -> vitlens.ViTLens:
 
 @pytest.fixture(scope="module")
 def good(wild: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sensor = wild.service.model.modality("thermal")
+    sensor = wild.service.model.modality("radar")
     return sensor.write(sensor.example(), tmp_path_factory.mktemp("good"), "map")
 
 
 def test_a_third_party_s_sensor_has_everything_that_ours_have(wild: Running, good: Path) -> None:
-    expected = wild.service.model.encode({"thermal": [good]})["thermal"].numpy()
-    part = {"type": "thermal_url", "thermal_url": {"url": data_uri(good), "unit": "K"}}
-    for form in ({"input": [part]}, {"input": data_uri(good), "modality": "thermal"}, {"input": {"thermal": data_uri(good)}}):
+    expected = wild.service.model.encode({"radar": [good]})["radar"].numpy()
+    part = {"type": "radar_url", "radar_url": {"url": data_uri(good), "unit": "dB"}}
+    for form in ({"input": [part]}, {"input": data_uri(good), "modality": "radar"}, {"input": {"radar": data_uri(good)}}):
         assert np.allclose(rows(wild.post("/v1/embeddings", json=form)), expected, atol=1e-4)
-    sent = {"thermal": (good.name, good.read_bytes())}
-    assert np.allclose(rows(wild.post("/v1/embeddings", files=sent, data={"thermal.unit": "K"})), expected, atol=1e-4)
-    content = base64.b64encode(good.read_bytes()).decode()
-    assert np.allclose(wild.post("/vectorize", json={"thermal": [content]}).json()["thermalVectors"], expected, atol=1e-4)
-    card = wild.get("/v1/models").json()["data"][0]["modalities"]["thermal"]
+    sent = {"radar": (good.name, good.read_bytes())}
+    assert np.allclose(rows(wild.post("/v1/embeddings", files=sent, data={"radar.unit": "dB"})), expected, atol=1e-4)
+    card = wild.get("/v1/models").json()["data"][0]["modalities"]["radar"]
     assert card["extensions"] == ["npy"] and card["read_options"] == ["unit"]
 
 
@@ -116,8 +113,8 @@ def test_a_third_party_s_sensor_has_everything_that_ours_have(wild: Running, goo
 )
 def test_a_file_that_breaks_its_reader_costs_its_request_alone(wild: Running, good: Path, order: bytes, said: str) -> None:
     async def together() -> Any:
-        bad = wild.client.post("/v1/embeddings", files={"thermal": ("holiday.npy", order)})
-        others = [wild.client.post("/v1/embeddings", files={"thermal": ("map.npy", good.read_bytes())}) for _ in range(4)]
+        bad = wild.client.post("/v1/embeddings", files={"radar": ("holiday.npy", order)})
+        others = [wild.client.post("/v1/embeddings", files={"radar": ("map.npy", good.read_bytes())}) for _ in range(4)]
         return await asyncio.gather(bad, *others)
 
     refused, *answered = wild.run(together())
@@ -153,9 +150,9 @@ NAMES = ["../../map.npy", "/etc/map.npy", "..\\..\\map.npy", "a/b/../map.npy", "
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_s_name_leads_nowhere(wild: Running, good: Path, name: str) -> None:
     escaped = name.replace("\x00", "%00")
-    assert wild.post("/v1/embeddings", files={"thermal": (escaped, good.read_bytes())}).status_code == 200
+    assert wild.post("/v1/embeddings", files={"radar": (escaped, good.read_bytes())}).status_code == 200
     uri = data_uri(good).replace(";base64", f";name={escaped};base64")
-    assert wild.post("/v1/embeddings", json={"input": {"thermal": uri}}).status_code == 200
+    assert wild.post("/v1/embeddings", json={"input": {"radar": uri}}).status_code == 200
 
 
 def test_headers_do_not_reach_out_of_their_folder(wild: Running, tmp_path: Path) -> None:
@@ -178,6 +175,6 @@ def test_headers_do_not_reach_out_of_their_folder(wild: Running, tmp_path: Path)
 
 
 def test_nothing_of_a_request_is_left_on_the_disk(wild: Running, good: Path) -> None:
-    wild.post("/v1/embeddings", files={"thermal": ("map.npy", good.read_bytes())})
-    wild.post("/v1/embeddings", files={"thermal": ("map.npy", b"nonsense")})
+    wild.post("/v1/embeddings", files={"radar": ("map.npy", good.read_bytes())})
+    wild.post("/v1/embeddings", files={"radar": ("map.npy", b"nonsense")})
     assert list(wild.service.readers._folder.iterdir()) == []

@@ -196,10 +196,13 @@ def load_and_transform_depth_data(
 def load_and_transform_thermal_data(
     thermal_paths: Sequence[Any] | None, device: Device, *, model: Model = None, **read_options: Any
 ) -> Batch:
-    """Thermal pictures, if a plugin and the model have a modality "thermal".
+    """Thermal maps -> float32 [b, 1, size, size] in 0..1, from the model's lowest to its highest kelvin.
+
+    `scale=`, `offset=` and `unit=` are for files that do not say them, `range=` for grey 8-bit pictures (docs/sensors.md).
 
     Raises:
-        ModalityError: they have not; says what to do.
+        InputError: a map that cannot be read, by its name.
+        ModalityError: the model has no lens for it; says what to do.
     """
     return load_and_transform("thermal", thermal_paths, device, model=model, **read_options)
 

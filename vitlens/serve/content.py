@@ -7,7 +7,7 @@ One item is one embedding. It is
     {"audio": ...}                                             the same, as Jina writes it
     [part, part] or {"content": [part, part]}                  a mixture: embeddings added by `weight`, length 1 again
 
-The types of parts come from the registry: a sensor `thermal` has `thermal_url`, `thermal_base64` and `input_thermal`. What else
+The types of parts come from the registry: a sensor `depth` has `depth_url`, `depth_base64` and `input_depth`. What else
 stands beside the address are read options (rate, unit, scale ...).
 """
 
