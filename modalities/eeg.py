@@ -7,10 +7,9 @@ Preprocessing follows ViT-Lens (arXiv 2311.16081) on the ImageNet-EEG recordings
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +21,10 @@ from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities import eeg_values as values
 from vitlens.modalities.companions import companions
-from vitlens.modalities.eeg_montage import ACCEPTED, Montage, plain
+from vitlens.modalities.eeg_example import imitated
+from vitlens.modalities.eeg_layouts import LAYOUTS
+from vitlens.modalities.eeg_montage import ACCEPTED, Montage, Picking, in_words
+from vitlens.modalities.eeg_places import plain, positions
 from vitlens.modalities.eeg_recordings import Recording, from_file
 from vitlens.modalities.eeg_values import UNITS
 from vitlens.modality import Modality, Sample, register_modality
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 FULL = 0.97
 """The data set keeps trials that miss up to 10 of the window's 440 samples, and stretches them."""
+BY_NAME = "by name, in the model's order; make missing ones of the others by spherical splines"
 JITTER, NOISE = 0.02, 0.05
 """Augmentation: seconds by which the window moves, and noise in standard deviations of the window."""
 
@@ -45,8 +48,8 @@ JITTER, NOISE = 0.02, 0.05
 class EEG(Modality):
     """Electroencephalogram: `channels` electrodes, one window of a recording, in the order of `names`.
 
-    Channels are found by name, whatever order the file has (case, dots, a leading "EEG" and a trailing "-REF" do not count).
-    Without `names` the file's own order is taken, and it must hold exactly `channels` EEG channels.
+    Channels are found by name, whatever order and spelling the file has, and by place; those that a recording lacks are made of
+    the others by spherical splines. Without `names` the file's own order is taken, and it must hold exactly `channels` of them.
     """
 
     name = "eeg"
@@ -56,8 +59,10 @@ class EEG(Modality):
     default_lens = PerceiverConfig(depth=1)
 
     channels: int = 128
-    names: Sequence[str] | None = None
-    """The model's channels, in its order."""
+    names: Sequence[str] | str | None = None
+    """The model's channels, in its order; or what `LAYOUTS` calls a data set's."""
+    places: Sequence[Sequence[float]] | None = None
+    """Directions [channels, 3] from the head's centre (x to the right, y to the nose) of `names` that no system knows."""
     rate: float = 1000.0
     """Hertz to which recordings of another rate are resampled."""
     window: Sequence[float] = (0.02, 0.46)
@@ -66,6 +71,8 @@ class EEG(Modality):
     """Points to which the window is stretched, both ends included."""
     band: Sequence[float] | None = None
     """Band-pass in hertz: second-order Butterworth, forward and backward. The published data are of 5 to 95 Hz."""
+    reference: Literal["average"] | None = None
+    """"average": every sample is taken against the mean of the model's channels; None: as it was recorded."""
     standardize: bool = True
     """Whether every channel is given mean 0 and deviation 1 over the whole recording, unless it already is."""
     short: Literal["error", "stretch"] = "error"
@@ -89,82 +96,103 @@ class EEG(Modality):
             object.__setattr__(self, "band", _interval("band", self.band, 1e-3, self.rate / 2))
         if self.names is not None:
             object.__setattr__(self, "names", _names_option(self.names, self.channels))
+        if self.places is not None:
+            object.__setattr__(self, "places", _places_option(self.places, self.names))
+        if self.reference is not None:
+            checks.one_of("eeg: reference", self.reference, ("average",))
 
     def options(self) -> dict[str, Any]:
         """The constructor options, as JSON types."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in super().options().items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in super().options().items()}
+        return {**plain, "places": None if self.places is None else [list(place) for place in self.places]}
 
     def read(
         self,
         source: Any,
         *,
         rate: float | None = None,
-        channels: Sequence[str] | None = None,
+        channels: Sequence[str] | str | None = None,
         unit: str = "V",
         start: float = 0.0,
         epoch: int = 0,
+        bads: Sequence[str] = (),
+        montage: str | Mapping[str, Sequence[float]] | None = None,
+        sparse: bool = False,
+        reference: str | None = None,
         format: str | None = None,
         key: str | None = None,
     ) -> Sample:
-        """Read a recording as float32 [channels, samples] in volts, its channels picked and ordered by name.
+        """Read a recording as float32 [channels, samples] in volts: the model's channels, picked by name, or made of the others.
 
         `start` says where the sample begins, in seconds from the recording's first sample, as the format counts the times of its
         events (of an EDF+D with pauses that is real time); in a file of epochs, from the event of epoch number `epoch`. Of a
-        recording with pauses the piece that holds the start is read. `channels` names the rows of an array. `unit` is that of an
-        array's values (a file's own units are known; another `unit` than "V" scales them further, for files that state theirs
-        wrongly); "standardized" values have mean 0 and deviation 1 per channel and are left as they are. `rate` belongs to an
-        array; of a recording it is only checked. `key` names the array of an .npz. What MNE warns of is in `info["remarks"]`.
+        recording with pauses the piece that holds the start is read.
+
+        `channels` names the rows of an array, or a file's EEG channels; "model": they are the model's, in its order. `bads` count
+        as missing, as those do that a file marks. `montage` says where electrodes sit if names and file do not: one of MNE's
+        standard montages, or metres by name. `sparse` insists on few or far electrodes. `reference` "average" re-references.
+
+        `unit` is that of an array's values (a file's own units are known; another `unit` than "V" scales them further, for files
+        that state theirs wrongly); "standardized" values have mean 0 and deviation 1 per channel and are left as they are. `rate`
+        belongs to an array; of a recording it is only checked. `key` names the array of an .npz. `info["montage"]` says what was
+        measured and what made, `info["remarks"]` that in words and what MNE warns of.
 
         Raises:
             InputError: missing, empty or truncated, lacks channels, flat, not finite, not of its unit, an array without rate ...
             OptionError: an unknown `unit`, or a `start` or `epoch` that is no number.
         """
-        _check_options(unit, start, epoch)
+        _check_options(unit, start, epoch, bads, sparse, reference)
         given = Source(source, ACCEPTED)
         rate = None if rate is None else values.checked_rate(rate, given)
-        recording = self._recording(given, rate, channels, unit, float(start), int(epoch), format, key)
-        seconds = recording.data.shape[1] / recording.rate
-        remarks = [*recording.remarks, *values.check_volts(recording.data, unit, recording.names, given)]
+        pick = Picking(self._montage(), channels, tuple(bads), montage, sparse)
+        recording = self._recording(given, rate, unit, float(start), int(epoch), pick, format, key)
+        picked, seconds = recording.picked, recording.data.shape[1] / recording.rate
+        remarks = [*recording.remarks, *values.check_volts(recording.data, unit, recording.names, given), *picked.remarks]
         if not 0 <= recording.start < seconds:
             raise given.refuse(f"start {recording.start:g} s is outside its {seconds:g} s")
-        info = {"rate": recording.rate, "channels": recording.names, "unit": unit, "start": float(recording.start)}
+        names = recording.names if picked.weights is None else list(self.names or ())
+        info = {"rate": recording.rate, "channels": names, "unit": unit, "start": float(recording.start)}
         if recording.pieces:
             info |= {"pieces": list(recording.pieces), "pauses": recording.pauses}
-        return Sample(recording.data, given.name, {**info, "remarks": remarks} if remarks else info)
+        if facts := picked.facts():
+            info["montage"] = facts
+            remarks.insert(0, in_words(facts))
+        if reference is not None:
+            info["reference"] = reference
+        return Sample(picked.apply(recording.data), given.name, {**info, "remarks": remarks} if remarks else info)
 
     def _recording(
         self,
         source: Source,
         rate: float | None,
-        names: Sequence[str] | None,
         unit: str,
         start: float,
         epoch: int,
+        pick: Picking,
         format: str | None,
         key: str | None,
     ) -> Recording:
-        """The model's channels of whatever `source` is."""
-        montage = self._montage()
+        """The channels of whatever `source` is that the model's become of."""
         if source.is_array:
-            return values.from_array(source.array(), source, names, rate, montage, unit)._replace(start=start)
+            return values.from_array(source.array(), source, rate, pick, unit)._replace(start=start)
         with source.local_file(self.extensions, format) as path:
             if suffix_of(path) in ("npy", "npz"):
                 array = source.npy(path, key=key, check=lambda shape: values.check_shape(shape, source))
-                return values.from_array(array, source, names, rate, montage, unit)._replace(start=start)
+                return values.from_array(array, source, rate, pick, unit)._replace(start=start)
             if suffix_of(path) == "vhdr" and not source.is_path:
                 raise source.refuse("a BrainVision header without the files beside it", "give its path")
-            recording = from_file(path, source, montage, start=start, epoch=epoch, factor=UNITS[unit])
+            recording = from_file(path, source, pick, start=start, epoch=epoch, factor=UNITS[unit])
         own = values.checked_rate(recording.rate, source)
         if rate is not None and abs(rate - own) > 1e-6 * own:
             raise source.refuse(f"a file of {own:g} Hz, but rate={rate:g}", "leave rate= out")
         return recording
 
     def _montage(self) -> Montage:
-        return Montage(self.channels, self.names)
+        return Montage(self.channels, self.names, self.places)  # type: ignore[arg-type]  # tuples, since __post_init__
 
     def inspect(self, item: Any, **defaults: Any) -> Sample:
         """A recording of any number of channels."""
-        return _AnyMontage(**{**self.options(), "names": None}).load(item, **defaults)
+        return _AnyMontage(**{**self.options(), "names": None, "places": None}).load(item, **defaults)
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """One window [channels, samples]; to train, one that starts up to 20 ms earlier or later, with a little noise.
@@ -192,9 +220,21 @@ class EEG(Modality):
             first, last = first + shift, last + shift
         step = max(1, (1 << 23) // max(total, data.shape[1]))  # channels at a time, for the sake of memory
         standardized = sample.info.get("unit") == "standardized"
+        if sample.info.get("reference") or self.reference:
+            data = self._rereferenced(data, standardized, sample.source)
         parts = [self._window(data[i : i + step], rate, first, last, standardized) for i in range(0, len(data), step)]
         window = torch.from_numpy(np.concatenate(parts))
         return window + NOISE * window.std() * torch.randn_like(window) if train else window
+
+    def _rereferenced(self, data: np.ndarray, standardized: bool, source: str) -> np.ndarray:
+        """Against the average of the channels.
+
+        Raises:
+            InputError: standardized values, whose channels have lost their sizes.
+        """
+        if standardized:
+            raise InputError(source, "standardized values, which have no average reference any more", "volts, or reference=None")
+        return data - data.mean(axis=0, dtype=np.float64).astype(data.dtype)
 
     def _speed(self, rate: float) -> Fraction:
         return (Fraction(self.rate) / Fraction(rate)).limit_denominator(10_000)
@@ -228,22 +268,8 @@ class EEG(Modality):
 
     def example(self, seed: int = 0) -> Sample:
         """A second at 1 kHz after a picture: 1/f background, alpha at the back of the head, and the answer to the picture."""
-        rng, rate = np.random.default_rng(seed), 1000.0
-        names, places = _electrodes(self.names, self.channels)
-        time = np.arange(round(rate * max(1.0, self.window[1] + 0.1))) / rate
-        centres = rng.standard_normal((10, 3))
-        spread = np.exp(-(((places[:, None] - centres / np.linalg.norm(centres, axis=1, keepdims=True)) / 0.9) ** 2).sum(-1))
-        noise = spread @ rng.standard_normal((10, len(time))) + 0.25 * rng.standard_normal((len(names), len(time)))
-        frequency = np.fft.rfftfreq(len(time), 1 / rate)
-        noise = np.fft.irfft(np.fft.rfft(noise) / np.maximum(frequency, 0.7) ** 0.8, len(time))
-        back = np.clip(-places[:, 1:2], 0, 1)  # in units of the head's radius, y points to the nose
-        alpha = back * np.sin(2 * np.pi * rng.uniform(9, 11) * time + rng.uniform(0, 2 * np.pi)) * (1 + 0.4 * np.sin(4 * time))
-        bumps = zip((1, -1.6, 2), (0.10, 0.17, 0.32), (0.02, 0.025, 0.06), strict=True)
-        evoked = back * sum(a * np.exp(-(((time - t - rng.normal(0, 0.006)) / w) ** 2)) for a, t, w in bumps)
-        noise /= 0.5 * noise.std() + 0.5 * noise.std(axis=1, keepdims=True)
-        microvolts = 10 * noise + 6 * alpha + 7 * evoked
-        info = {"rate": rate, "channels": names, "unit": "V", "start": 0.0}
-        return Sample((1e-6 * microvolts).astype(np.float32), f"<synthetic eeg {seed}>", info)
+        names, volts = imitated(self.names, self.channels, max(1.0, self.window[1] + 0.1), seed)
+        return Sample(volts, f"<synthetic eeg {seed}>", {"rate": 1000.0, "channels": names, "unit": "V", "start": 0.0})
 
     def write(self, sample: Sample, folder: Path, stem: str) -> Path:
         """Write a .fif recording, which keeps volts in float32.
@@ -272,19 +298,29 @@ class EEG(Modality):
         rms = float(data.std(axis=1).mean())
         listed = f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
         flat = int((np.ptp(data, axis=1) == 0).sum())
+        made = in_words(sample.info["montage"]) if "montage" in sample.info else ""
+        remarks = [remark for remark in sample.info.get("remarks", ()) if remark != made]
         return {
             "channels": f"{len(data)}{listed}" + (f", {flat} of them flat" if flat else ""),
             "rate": f"{sample.info['rate']:g} Hz",
             "duration": f"{data.shape[1] / sample.info['rate']:.3g} s",
             "rms": f"{rms:.2f} (standardized)" if sample.info.get("unit") == "standardized" else f"{1e6 * rms:.1f} microvolts",
             "start": f"{sample.info.get('start', 0.0):g} s",
-            **({"remarks": "; ".join(sample.info["remarks"])} if sample.info.get("remarks") else {}),
+            **({"reference": f"average of the {len(data)} channels"} if sample.info.get("reference") or self.reference else {}),
+            **({"electrodes": made} if made else {}),
+            **({"remarks": "; ".join(remarks)} if remarks else {}),
         }
 
     def steps(self) -> list[str]:
         """The preprocessing in words."""
         return [
-            f"pick {self.channels} channels" + (" by name, in the model's order" if self.names else " in the file's order"),
+            f"pick {self.channels} channels"
+            + (
+                " by name, in the model's order; make those that are missing by spherical splines"
+                if self.names
+                else " in the file's order"
+            ),
+            *(["subtract the average of the channels (average reference)"] if self.reference else []),
             f"resample to {self.rate:g} Hz",
             *([f"band-pass {self.band[0]:g} to {self.band[1]:g} Hz"] if self.band else []),
             *(["subtract every channel's mean and divide by its deviation over the recording"] if self.standardize else []),
@@ -322,7 +358,7 @@ class EEG(Modality):
         """Where on the head the electrodes sit that the 10-05 system knows by name; seen from above."""
         if find_spec("mne") is None:
             return {}
-        known = {plain(name): place for name, place in _electrode_places().items()}
+        known = {plain(name): place for name, place in positions().items()}
         found = [(name, known[plain(name)]) for name in sample.info.get("channels") or () if plain(name) in known]
         if not found:
             return {}
@@ -347,6 +383,8 @@ def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, 
 
 
 def _names_option(names: Any, channels: int) -> tuple[str, ...]:
+    if isinstance(names, str):
+        names = LAYOUTS[checks.one_of("eeg: names (a list of channel names, or a layout)", names, LAYOUTS)]
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and plain(name) for name in names):
         raise OptionError(f"eeg: names must be a list of channel names, found {names!r:.80}")
     if len(names) != channels:
@@ -356,10 +394,29 @@ def _names_option(names: Any, channels: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_options(unit: Any, start: Any, epoch: Any) -> None:
+def _places_option(places: Any, names: Any) -> tuple[tuple[float, ...], ...]:
+    """Directions of length 1."""
+    if names is None or len(checks.listed("eeg: places", places)) != len(names):
+        raise OptionError(f"eeg: places must be one for each of names, found {len(places)} for {len(names or ())}")
+    found = [checks.numbers(f"eeg: places, {name} (x, y, z)", place, 3) for name, place in zip(names, places, strict=True)]
+    if not all(map(any, found)):
+        raise OptionError("eeg: places holds the head's centre, which is no direction")
+    return tuple(place if abs(math.hypot(*place) - 1) < 1e-4 else _unit(place) for place in found)
+
+
+def _unit(place: Sequence[float]) -> tuple[float, ...]:
+    return tuple(value / math.hypot(*place) for value in place)
+
+
+def _check_options(unit: Any, start: Any, epoch: Any, bads: Any, sparse: Any, reference: Any) -> None:
     checks.one_of("eeg: unit", unit, UNITS)
     checks.number("eeg: start (seconds into the recording)", start)
     checks.whole("eeg: epoch", epoch)
+    if not isinstance(bads, list | tuple) or not all(isinstance(name, str) for name in bads):
+        raise OptionError(f"eeg: bads must be a list of channel names, found {bads!r:.80}")
+    checks.flag("eeg: sparse", sparse)
+    if reference is not None:
+        checks.one_of("eeg: reference", reference, ("average",))
 
 
 def _stretch(data: np.ndarray, samples: int) -> np.ndarray:
@@ -367,33 +424,3 @@ def _stretch(data: np.ndarray, samples: int) -> np.ndarray:
     position = np.linspace(0, data.shape[1] - 1, samples)
     left = np.minimum(position.astype(int), data.shape[1] - 2)
     return data[:, left] + (position - left) * (data[:, left + 1] - data[:, left])
-
-
-def _electrodes(names: Sequence[str] | None, channels: int) -> tuple[list[str], np.ndarray]:
-    """Names and places [channels, 3] on the unit sphere (x to the right, y to the nose), of the 10-05 system where known."""
-    known = _electrode_places()
-    if names is None:
-        system = [
-            name for name in known if not name.endswith("h") and name not in ("T3", "T4", "T5", "T6", "M1", "M2", "A1", "A2")
-        ]
-        first = min(channels, 86)  # the 10-10 system; after it come the places between
-        names = [system[i] for i in np.linspace(0, 85, first).round().astype(int)]
-        names += [
-            system[i] for i in np.linspace(86, len(system) - 1, min(channels - first, len(system) - 86)).round().astype(int)
-        ]
-        names += [f"E{i + 1}" for i in range(len(names), channels)]
-    turn = np.arange(len(names)) * 2.4
-    height = np.linspace(0.9, -0.3, len(names))
-    places = np.stack([np.cos(turn) * np.sqrt(1 - height**2), np.sin(turn) * np.sqrt(1 - height**2), height], axis=1)
-    for i, name in enumerate(names):
-        if name in known:
-            places[i] = known[name] / np.linalg.norm(known[name])
-    return list(names), places
-
-
-@cache
-def _electrode_places() -> dict[str, np.ndarray]:
-    import mne
-
-    with mne.use_log_level("ERROR"):
-        return mne.channels.make_standard_montage("standard_1005").get_positions()["ch_pos"]

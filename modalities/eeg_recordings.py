@@ -19,8 +19,9 @@ import numpy as np
 from vitlens.errors import MissingDependencyError
 from vitlens.isolation import isolated
 from vitlens.modalities.companions import inside
+from vitlens.modalities.eeg_head import Electrode
 from vitlens.modalities.eeg_headers import BrainVision, EDFHeader, check_complete
-from vitlens.modalities.eeg_montage import Montage
+from vitlens.modalities.eeg_montage import Picked, Picking
 from vitlens.sources import Source, suffix_of
 
 BRAIN = ("eeg", "ecog", "seeg", "dbs")
@@ -55,10 +56,12 @@ class Recording(NamedTuple):
     pauses: bool = False
     """Whether a pause follows `data`."""
     remarks: Sequence[str] = ()
+    picked: Picked = Picked([], [])
+    """What these channels are, and how those of a model that are not among them are made."""
 
 
-def from_file(path: Path, source: Source, montage: Montage, *, start: float, epoch: int, factor: float) -> Recording:
-    """The montage's channels of a recording, or of one of its epochs, in volts times `factor`.
+def from_file(path: Path, source: Source, pick: Picking, *, start: float, epoch: int, factor: float) -> Recording:
+    """The channels of a recording, or of one of its epochs, that `pick` wants; in volts times `factor`.
 
     `start` is in seconds from the first sample, as the format counts the times of its events; in a file of epochs, from the
     epoch's event.
@@ -68,23 +71,24 @@ def from_file(path: Path, source: Source, montage: Montage, *, start: float, epo
     """
     with source.decoding():
         check_complete(path, source)
-        return isolated(_read, path, source, montage, start, epoch, factor)
+        return isolated(_read, path, source, pick, start, epoch, factor)
 
 
-def _read(path: Path, source: Source, montage: Montage, start: float, epoch: int, factor: float) -> Recording:
+def _read(path: Path, source: Source, pick: Picking, start: float, epoch: int, factor: float) -> Recording:
     with source.decoding(), _remarks() as remarks, _opened(path, source) as recording:
         import mne
 
-        picked = _picks(recording, montage, source)
-        names, rate = [recording.ch_names[i] for i in picked], float(recording.info["sfreq"])
+        chosen = _picks(recording, pick, source)
+        picked, names, rate = chosen.rows, chosen.names, float(recording.info["sfreq"])
         if isinstance(recording, mne.BaseEpochs):
             if not -len(recording) <= epoch < len(recording):
                 raise source.refuse(f"epoch {epoch} of {len(recording)}", "epochs count from 0")
             data = recording[epoch].get_data(picks=picked)[0] * factor
-            return Recording(_single(data), names, rate, start - float(recording.tmin), remarks=remarks)
+            return Recording(_single(data), names, rate, start - float(recording.tmin), remarks=remarks, picked=chosen)
         pieces = _pieces(recording, path, rate)
         piece = _piece_at(pieces, start, rate, source)
-        found = Recording(_values(recording, picked, piece, factor, source), names, rate, start - piece.begins)
+        data = _values(recording, picked, piece, factor, source)
+        found = Recording(data, names, rate, start - piece.begins, picked=chosen)
         if len(pieces) > 1:
             spans = [(p.begins, p.begins + (p.stop - p.first) / rate) for p in pieces]
             remarks.append(f"a recording with gaps: it holds {_in_words(spans)}")
@@ -159,16 +163,27 @@ def _check_set(path: Path, source: Source) -> None:
         raise source.refuse(f"a recording that names {name[:80]!r}, outside its folder", "its parts beside it")
 
 
-def _picks(recording: Any, montage: Montage, source: Source) -> list[int]:
-    """Where the montage's channels are among all: by name among those in volts, or all that are EEG."""
+def _picks(recording: Any, pick: Picking, source: Source) -> Picked:
+    """What is wanted of the channels in volts: by name and place among all, or all that are EEG."""
     kinds = recording.get_channel_types()
-    wanted = VOLTS if montage.names is not None or not set(BRAIN) & set(kinds) else BRAIN
+    wanted = VOLTS if pick.montage.names is not None or not set(BRAIN) & set(kinds) else BRAIN
     measured = [i for i, kind in enumerate(kinds) if kind in wanted]
     if not len(recording.times):
         raise source.refuse("no samples")
     if not measured:
         raise source.refuse(f"no EEG channels, only {', '.join(sorted(set(kinds)))}")
-    return [measured[i] for i in montage.places([recording.ch_names[i] for i in measured], source)]
+    bads = set(recording.info["bads"])
+    electrodes = []
+    for i in measured:
+        name, place = recording.ch_names[i], np.asarray(recording.info["chs"][i]["loc"][:3], float)
+        known = bool(np.isfinite(place).all() and place.any())
+        electrodes.append(Electrode(name, kinds[i] == "eeg", name in bads, place if known else None))
+    scalp = [i for i, one in enumerate(electrodes) if one.scalp]
+    if (names := pick.called(len(scalp), source)) is not None:
+        for i, name in zip(scalp, names, strict=True):
+            electrodes[i] = electrodes[i]._replace(name=name)
+    found = pick(electrodes, source)
+    return found._replace(rows=[measured[row] for row in found.rows])
 
 
 def _values(recording: Any, picked: list[int], piece: Piece, factor: float, source: Source) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.modalities.eeg_montage import Montage
+from vitlens.modalities.eeg_head import Electrode
+from vitlens.modalities.eeg_montage import MODELS_ORDER, Picking, listed
 from vitlens.modalities.eeg_recordings import Recording
 from vitlens.sources import Source
 
@@ -18,26 +19,23 @@ APART = 300
 """So many times the deflection of its fellows, a channel is of another unit; bad electrodes reach a hundred times."""
 
 
-def from_array(
-    array: np.ndarray, source: Source, names: Sequence[str] | None, rate: float | None, montage: Montage, unit: str
-) -> Recording:
-    """The montage's channels of an array in `unit` whose rows are called `names`."""
+def from_array(array: np.ndarray, source: Source, rate: float | None, pick: Picking, unit: str) -> Recording:
+    """What `pick` wants of an array in `unit`."""
     check_shape(array.shape, source)
-    rows = source.numeric(array).shape[0]
+    rows, montage = source.numeric(array).shape[0], pick.montage
     if rate is None:
         raise source.refuse("an array without its rate", "for example rate=1000")
-    if names is not None:
-        if isinstance(names, str) or len(names) != rows or not all(isinstance(n, str) for n in names):
-            raise source.refuse(f"{rows} rows, but channels={names!r:.80}", "one name per row")
-        places = montage.places(list(names), source)
-        return Recording(in_unit(array[places], unit, source), [names[i] for i in places], rate)
+    if (names := pick.called(rows, source)) is not None:
+        picked = pick([Electrode(name) for name in names], source)
+        return Recording(in_unit(array[picked.rows], unit, source), picked.names, rate, picked=picked)
     if montage.channels is not None and rows != montage.channels == array.shape[1]:
         raise source.refuse(f"{rows} rows of {montage.channels} values", "transpose it (array.T)")
+    if montage.names is not None:
+        order = f", or with channels='{MODELS_ORDER}' that they are {', '.join(montage.names[:3])} ... in this order"
+        found = "rows without names, but the model orders its channels by name"
+        raise source.refuse(found, "say what the rows are with channels=[...]" + order * (rows == montage.channels))
     if montage.channels not in (None, rows):
         found = f"{rows} rows, but the model takes {montage.channels} channels"
-        raise source.refuse(found, "say what the rows are with channels=[...]")
-    if montage.names is not None:
-        found = "rows without names, but the model orders its channels by name"
         raise source.refuse(found, "say what the rows are with channels=[...]")
     return Recording(in_unit(array, unit, source), [], rate)
 
@@ -102,17 +100,17 @@ def check_volts(data: np.ndarray, unit: str, names: Sequence[str], source: Sourc
         raise source.refuse(f"deflections of {deflection:.2g} V, too small for an EEG in {unit}")
     called = list(names) or [f"number {i + 1}" for i in range(len(data))]
     if large := np.flatnonzero((each > APART * deflection) & (each > LARGEST / 2)).tolist():
-        found = f"{_listed(called, large)} with deflections of {each[large].max():.2g} V beside others of {deflection:.2g} V"
-        raise source.refuse(f"channel {found}: of another unit, or of none", "channels in volts, or in a unit that the file says")
+        found = f"{_those(called, large)} with deflections of {each[large].max():.2g} V beside others of {deflection:.2g} V"
+        advice = "channels in volts, or in a unit that the file says; bads= names electrodes to leave out"
+        raise source.refuse(f"channel {found}: of another unit, or of none", advice)
     small = np.flatnonzero((each > 0) & (each < deflection / APART)).tolist()
     if not small:
         return []
-    return [f"channel {_listed(called, small)} deflects {APART} times less than the others: dead, or of another unit"]
+    return [f"channel {_those(called, small)} deflects {APART} times less than the others: dead, or of another unit"]
 
 
-def _listed(names: Sequence[str], places: Sequence[int]) -> str:
-    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
-    return ", ".join(names[i] for i in places[:8]) + more
+def _those(names: Sequence[str], places: Sequence[int]) -> str:
+    return listed([names[i] for i in places], 8)
 
 
 def _deflections(data: np.ndarray) -> np.ndarray:

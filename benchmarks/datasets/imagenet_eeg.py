@@ -15,6 +15,7 @@ from vitlens.benchmarks.datasets.dataset import Dataset, DatasetItem, Problem, r
 from vitlens.benchmarks.datasets.listing import absent, label_at, some
 from vitlens.benchmarks.datasets.packed import LateArray
 from vitlens.errors import InputError
+from vitlens.modalities.eeg_layouts import LAYOUTS
 from vitlens.sources import GIB, check_file, decoding
 
 SIGNALS, PARTS = "eeg_5_95_std.pth", "block_splits_by_image_all.pth"
@@ -49,7 +50,8 @@ class ImageNetEEG(Dataset):
                 name = label_at(trial["label"], names, where)
                 _check_synset(synsets, names.index(name), path)
                 picture = _picture(pictures, trial["image"], where)
-                eeg = {"source": LateArray(str(path), place, partial(_array, signal)), "rate": 1000, "unit": "standardized"}
+                source = LateArray(str(path), place, partial(_array, signal))
+                eeg = {"source": source, "rate": 1000, "channels": LAYOUTS["imagenet-eeg"], "unit": "standardized"}
                 items.append(DatasetItem(f"{place:05d}-subject{int(trial['subject'])}-{picture}", {"eeg": eeg}, (name,)))
         return some(items, path, f"trials of {SHORTEST} to {LONGEST} samples in {split}")
 

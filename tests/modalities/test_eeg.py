@@ -265,12 +265,10 @@ def test_channels_are_found_by_name_in_the_model_s_order(tmp_path: Path) -> None
     np.testing.assert_allclose(rows.data, sample.data, rtol=1e-5)
 
 
-def test_missing_channels_are_listed_with_close_matches() -> None:
+def test_missing_channels_of_no_known_place_are_listed_with_close_matches() -> None:
     wanted = EEG(channels=4, names=["Fp1", "T7", "Fpz", "XX1"])
-    with pytest.raises(InputError) as caught:
-        wanted.read(volts(4), rate=1000, channels=["Fp1", "Fp2", "T3", "Oz"])
-    assert "no channel T7 (close: T3), Fpz (close: " in str(caught.value)
-    assert "XX1" in str(caught.value)
+    with pytest.raises(InputError, match=r"no channel XX1 \(close: XX2\).*place on the head that is not known"):
+        wanted.read(volts(4), rate=1000, channels=["Fp1", "XX2", "T3", "Oz"])
     with pytest.raises(InputError, match="more than one channel Fp1"):
         EEG(channels=1, names=["Fp1"]).read(volts(2), rate=1000, channels=["Fp1", "FP1."])
     with pytest.raises(InputError, match="rows without names"):

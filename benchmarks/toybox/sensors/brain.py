@@ -20,7 +20,8 @@ RATE = 1000.0
 """Hertz."""
 SAMPLES = 500
 CHANNELS = 128
-NAMES = tuple(f"E{i + 1}" for i in range(CHANNELS))
+NAMES = tuple(f"TB{i + 1}" for i in range(CHANNELS))
+"""Of the Toybox's own cap, whose electrodes lie at no places of the 10-05 system."""
 SIGNAL, NOISE = 5.0, 8.0
 """Microvolts: typical size of what the picture evokes, at its strongest, and of everything else."""
 

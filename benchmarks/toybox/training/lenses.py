@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from vitlens.benchmarks.toybox.sensors import brain
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.train import Recipe
 from vitlens.train.options import CheckpointOptions, LogOptions, OptimizerOptions, ScheduleOptions
@@ -60,7 +61,12 @@ LENSES: dict[str, ModelOptions] = {
     ),
     "eeg": ModelOptions(
         modality="eeg",
-        options={"window_size": 8, "stride": 8},
+        options={
+            "names": list(brain.NAMES),
+            "places": brain.electrodes().round(4).tolist(),
+            "window_size": 8,
+            "stride": 8,
+        },
         lens={"kind": "identity"},
         trains=Trainable(class_token=True, first_blocks=2),
     ),
