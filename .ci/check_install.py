@@ -8,7 +8,7 @@ from importlib.metadata import entry_points, files
 from importlib.util import find_spec
 from pathlib import Path
 
-MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg", "thermal", "pressure"}
+MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg", "thermal", "imu", "pressure"}
 FOLDERS = ("modalities", "adapters", "benchmarks")
 IMPORT_LIMIT = 0.5  # seconds, the fastest of five
 

@@ -260,9 +260,9 @@ class EEG(Modality):
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """One convolution over time: [b, channels, samples] -> [b, n, width], positions included."""
-        from vitlens.modalities.eeg_embed import EEGEmbed
+        from vitlens.embed import SignalEmbed
 
-        return EEGEmbed(
+        return SignalEmbed(
             channels=self.channels, samples=self.samples, width=width, window_size=self.window_size, stride=self.stride
         )
 

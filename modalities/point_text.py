@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlens.sources import Source
+from vitlens.sources import Source, decoded_text
 
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 HEADER = 100
 """Lines that a header may have."""
 _ALIASES = {
@@ -30,9 +29,7 @@ def read_table(path: Path, source: Source) -> tuple[np.ndarray, list[str] | None
     Raises:
         InputError: no line of numbers, rows of unequal length, or another number of rows than the first line counts.
     """
-    content = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "latin-1")
-    lines = content.decode(encoding).splitlines()
+    lines = decoded_text(path.read_bytes()).splitlines()
     start = next((at for at, line in enumerate(lines[: HEADER + 1]) if _numbers(line)), None)
     if start is None:
         raise source.refuse(f"no line of numbers{f' among the first {HEADER}' if len(lines) > HEADER else ''}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_FRAMES = 256
+RELIEF, SHARE = 6.0, 0.0015
+"""Grey levels by which a touched place differs from the gel around, and the share of such places below which a touch is empty."""
 
 
 @register_modality
@@ -47,27 +49,46 @@ class Tactile(RGBModality):
             raise OptionError(f"tactile: resize ({self.resize}) must not be below size ({self.size})")
         checks.flag("tactile: antialias", self.antialias)
 
-    def read(self, source: Any, *, format: str | None = None) -> Sample:
+    def read(self, source: Any, *, background: Any = None, format: str | None = None) -> Sample:
         """Read a touch picture into RGB uint8 `[h, w, 3]`, or an array `[frames, h, w, 3]` or list of pictures into frames.
 
+        `background` is a picture of the same sensor's untouched gel (a path or array): what is read is the difference to it, on
+        the gel's mean colour, without lamps, markers and dust. A touch in which nothing touches is a remark in `info`.
+
         Raises:
-            InputError: no picture, no frames or too many, frames of different sizes, or arrays of another type or range.
+            InputError: no picture, no frames or too many, frames of different sizes, arrays of another type or range, or a
+                background of another size.
         """
         given = Source(source, self.accepts)
+        pixels, info = self._pixels(source, given, format)
+        bare = None if background is None else read_pixels(Source(background, self.accepts))[0]
+        if bare is not None:
+            if bare.shape != pixels.shape[-3:]:
+                sizes = " and ".join(f"{w} x {h}" for h, w in (pixels.shape[-3:-1], bare.shape[:2]))
+                raise given.refuse(f"a touch and a background of {sizes} pixels", "pictures of one sensor")
+            ground = np.rint(bare.mean(axis=(0, 1)))
+            pixels = (pixels.astype(np.int16) - bare + ground.astype(np.int16)).clip(0, 255).astype(np.uint8)
+            info = {**info, "background": Source(background, self.accepts).name}
+        if touched(pixels, even=bare is not None) < SHARE:
+            info = {**info, "remarks": [*info.get("remarks", ()), EMPTY if bare is not None else f"{EMPTY} {UNSURE}"]}
+        return Sample(pixels, given.name, info)
+
+    def _pixels(self, source: Any, given: Source, format: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """One picture [h, w, 3], or frames of it, and what is known of it."""
         if isinstance(source, list | tuple):
             frames: Any = source
         elif given.is_array and source.ndim == 4:
             frames = given.array()
         else:
             pixels, info = read_pixels(given, format=format)
-            return Sample(pixels, given.name, info)
+            return pixels, dict(info)
         if not 1 <= len(frames) <= MAX_FRAMES:
             raise given.refuse(f"{len(frames)} frames", f"1 to {MAX_FRAMES} frames")
         if isinstance(frames, np.ndarray):
             pictures = [pixels_of_array(frame, given) for frame in frames]
         else:
             pictures = [read_pixels(Source(frame, self.accepts))[0] for frame in frames]
-        return Sample(stack(pictures, given), given.name)
+        return stack(pictures, given), {}
 
     def transform(self, sample: Sample, *, train: bool = False) -> Tensor:
         """Float32 `[3, size, size]`, frames before it; with `train` a random part, mirrored half of the time."""
@@ -95,7 +116,9 @@ class Tactile(RGBModality):
         frames = sample.data.reshape(-1, height, width, 3)
         contact = np.abs(frames - np.median(frames, axis=(1, 2), keepdims=True)).max(axis=-1) > 25
         text = {"size": f"{width} x {height} pixels", "unlike the bare gel": f"{100 * contact.mean():.0f} % of the picture"}
-        return text if sample.data.ndim == 3 else {**text, "frames": str(len(frames))}
+        text |= {"background": sample.info["background"]} if "background" in sample.info else {}
+        text |= {"frames": str(len(frames))} if sample.data.ndim == 4 else {}
+        return text | ({"remarks": "; ".join(sample.info["remarks"])} if sample.info.get("remarks") else {})
 
     def steps(self) -> list[str]:
         return [
@@ -113,6 +136,26 @@ class Tactile(RGBModality):
     def claims(self, path: Path) -> float:
         """Half: the same file types as pictures, and nothing in a file that says it is touch."""
         return 0.5 * super().claims(path)
+
+
+EMPTY = "nothing seems to touch the gel: all empty touches look alike"
+UNSURE = "(or something smooth fills it evenly; background= tells)"
+
+
+def touched(pixels: np.ndarray, *, even: bool) -> float:
+    """Share of the picture (of the fullest of frames) where the gel is not as around: off a smooth surface by `RELIEF`.
+
+    `even` says that lamps and vignette are taken away already; otherwise a surface of third degree stands for them.
+    """
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    plain = np.ones_like(x)
+    terms = np.stack([plain] if even else [x**i * y**j for i in range(4) for j in range(4 - i)]).reshape(-1, 64 * 64).T
+    most = 0.0
+    for frame in pixels.reshape(-1, *pixels.shape[-3:]):
+        small = np.asarray(PIL.Image.fromarray(frame).resize((64, 64), PIL.Image.Resampling.BOX), np.float64).reshape(-1, 3)
+        smooth = terms @ np.linalg.lstsq(terms, small, rcond=None)[0]
+        most = max(most, float((np.abs(small - smooth).max(axis=1) > RELIEF).mean()))
+    return most
 
 
 def imprint(seed: int, height: int = 240, width: int = 320) -> np.ndarray:

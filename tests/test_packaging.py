@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 import vitlens
 from tests.repository import FILES, FOLDERS, ROOT, imports, tracked_files
 
-MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg", "thermal", "pressure"}
+MODALITIES = {"image", "text", "video", "point_cloud", "depth", "audio", "tactile", "eeg", "thermal", "imu", "pressure"}
 SENSOR_LIBRARIES = "open3d mne transformers matplotlib pandas av"
 REPOSITORY_LIMIT = 64 * 2**20
 

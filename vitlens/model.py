@@ -27,6 +27,7 @@ from vitlens.hub import upload
 from vitlens.hub_card import MARK, readme
 from vitlens.modality import Modality
 from vitlens.precision import AUTO, Probe, probe, torch_dtype
+from vitlens.soundtrack import checked_share, mix_sound
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
@@ -197,6 +198,7 @@ class ViTLens(nn.Module):
         normalize: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
         read_options: Mapping[str, Mapping[str, Any]] | None = None,
+        sound: float | None = None,
         progress: bool = False,
     ) -> Embeddings:
         """Sensor files, arrays or Samples -> embeddings [n, E] per modality, in input order.
@@ -204,7 +206,8 @@ class ViTLens(nn.Module):
         `dtype` (bfloat16, float16, or "auto": bfloat16 where `probe` says that it pays) is the arithmetic of this call, the
         result is float32. `num_workers` processes read while the model computes; "auto" takes some where there are many items.
         `read_options[modality]` goes to the reader of every item; an item {"source": ..., option: value} brings its own. Words
-        that a small text tower does not know are named in a warning.
+        that a small text tower does not know are named in a warning. `sound` (0 to 1) composes each video with its own sound
+        track: 1 - sound of its pictures, sound of what is heard, each normalised before and their sum again.
 
         Raises:
             InputError: an item that cannot be read, unless `on_error="skip"`.
@@ -212,6 +215,8 @@ class ViTLens(nn.Module):
         """
         options = read_options or {}
         self._check(inputs, options, on_error)
+        share = None if sound is None else checked_share(sound, inputs, normalize)
+        heard = None if share is None else self.modality("audio")
         if "text" in inputs and (words := unknown_words(self.modality("text"), inputs["text"])):
             warnings.warn(words, stacklevel=2)
         result = Embeddings(self.space)
@@ -232,6 +237,16 @@ class ViTLens(nn.Module):
                         result.errors[name].append((item.index, cast(InputError, item.error)))
                 result[name] = torch.stack(rows) if rows else torch.empty(0, self.space.dim)
                 result[name].space = self.space  # type: ignore[attr-defined]
+        if share is not None and heard is not None:
+            mix_sound(
+                result,
+                inputs["video"],
+                share,
+                audio=heard,
+                options=options.get("audio", {}),
+                embed=lambda sample: self.embed("audio", [heard.transform(sample)], dtype)[0],
+                compose=lambda rows, weights: self.compose(rows, weights=weights),
+            )
         return result
 
     def _check(self, inputs: Any, options: Mapping[str, Any], on_error: str) -> None:
@@ -389,8 +404,9 @@ class ViTLens(nn.Module):
         num_workers: Workers = "auto",
         dtype: Arithmetic = None,
         read_options: Mapping[str, Any] | None = None,
+        sound: float | None = None,
     ) -> Classification:
-        """Zero-shot classification of items against class names, each put into every prompt template.
+        """Zero-shot classification of items against class names, each put into every prompt template; `sound` as in `encode`.
 
         Raises:
             InputError, ModalityError: as `encode`; the model needs its text tower.
@@ -399,7 +415,7 @@ class ViTLens(nn.Module):
         vectors = self.class_vectors(labels, templates=templates)
         options = {} if read_options is None else {modality: read_options}
         embeddings = self.encode(
-            {modality: items}, batch_size=batch_size, num_workers=num_workers, dtype=dtype, read_options=options
+            {modality: items}, batch_size=batch_size, num_workers=num_workers, dtype=dtype, read_options=options, sound=sound
         )[modality]
         return classify_embeddings(embeddings, labels, vectors, logit_scale=self.logit_scale)
 

@@ -31,6 +31,7 @@ from vitlens.errors import InputError, OptionError, VitlensError
 GIB = 1 << 30
 MEMORY_BUDGET = 4 * GIB
 """Bytes that one input may take while it is read; VITLENS_READ_GIB changes it."""
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 
 def memory_budget() -> int:
@@ -292,6 +293,12 @@ class Source:
             raise self.refuse(f"cut short: {size} of {head + count} bytes")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def decoded_text(content: bytes) -> str:
+    """A text file's content: UTF-16 or UTF-8 by its mark, else as single bytes, which keep numbers and English names."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "latin-1")
+    return content.decode(encoding)
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vitlens
+from tests.modalities.test_audio_odd import contained
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError
 from vitlens.model import ViTLens
 from vitlens.space import Embeddings, EmbeddingSpace
@@ -221,6 +222,27 @@ def test_composition_adds_normalised_embeddings(model: ViTLens) -> None:
         model.compose([one], weights=[1, 2])
     with pytest.raises(OptionError, match="at least one"):
         model.compose([])
+
+
+def test_a_video_is_composed_with_its_own_sound(model: ViTLens, tmp_path: Path) -> None:
+    heard = contained(tmp_path / "heard.mp4", "aac", pictures=True)
+    silent = contained(tmp_path / "silent.mp4", "aac", pictures=True, sound=False)
+    alone, sound = model.encode({"video": [heard]})["video"][0], model.encode({"audio": [heard]})["audio"][0]
+    frames = np.full((2, 32, 32, 3), 99, np.uint8)
+    out = model.encode({"video": [heard, silent, frames]}, sound=0.25)
+    torch.testing.assert_close(out["video"][0], model.compose([alone, sound], weights=[0.75, 0.25]))
+    torch.testing.assert_close(out["video"][1], alone)
+    assert [(place, text[:20]) for place, text in out.remarks["video"] if "alone" in text] == [
+        (1, "its pictures alone: "),
+        (2, "its pictures alone: "),
+    ]
+    with heard.open("rb") as file:
+        torch.testing.assert_close(model.encode({"video": [file]}, sound=1.0)["video"][0], sound)
+    for wrong, named in (({"sound": 1.5}, "from 0 to 1"), ({"sound": 0.5, "normalize": False}, "normalize")):
+        with pytest.raises(OptionError, match=named):
+            model.encode({"video": [heard]}, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="sound is for videos, and the inputs are image"):
+        model.encode({"image": pictures(1)}, sound=0.5)
 
 
 def test_tokens_are_what_the_vit_turns_into_the_embedding(model: ViTLens) -> None:

@@ -170,8 +170,8 @@ def test_a_video_is_clips_of_three_crops(wide_video: str) -> None:
 
 
 @pytest.mark.parametrize("sensor", ["thermal", "imu"])
-def test_thermal_and_imu_need_a_plugin(sensor: str) -> None:
-    with pytest.raises(ModalityError, match=rf"no modality '{sensor}'; it has image.*register a Modality named '{sensor}'"):
+def test_thermal_and_imu_need_a_model_that_has_them(sensor: str) -> None:
+    with pytest.raises(ModalityError, match=rf"no modality '{sensor}'; it has image.*no weights for {sensor}: train a lens"):
         LOADERS[sensor](["picture.png"], "cpu")
 
 

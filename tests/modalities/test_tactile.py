@@ -123,3 +123,36 @@ def test_example_survives_writing_and_never_wins_a_picture(tmp_path):
     axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
     tactile.draw(sample, axes)
     assert axes.images
+
+
+def gel(seed: int, pressed: bool) -> np.ndarray:
+    """A marked gel under uneven light, with or without a ball in it."""
+    y, x = np.mgrid[-1:1:240j, -1:1:320j]
+    light = 120 + 40 * x[..., None] * (1, -0.5, -0.5) - 30 * (x * x + y * y)[..., None]
+    light[::40, ::40] -= 60  # markers
+    ball = np.clip(1 - ((x - 0.2) ** 2 + y**2) / 0.05, 0, 1)[..., None] * (50, -30, 20) * pressed
+    return (light + ball + np.random.default_rng(seed).normal(0, 1.5, light.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_a_background_takes_the_untouched_gel_away(tmp_path):
+    bare, pressed = gel(0, False), gel(1, True)
+    PIL.Image.fromarray(bare).save(tmp_path / "bare.png")
+    for background in (bare, tmp_path / "bare.png", str(tmp_path / "bare.png")):
+        sample = tactile.load({"source": pressed, "background": background})
+        away = np.abs(sample.data.astype(float) - bare.mean(axis=(0, 1))).max(axis=-1)
+        assert away[:, :120].mean() < 5 and away[110:130, 180:205].mean() > 25
+        assert "remarks" not in sample.info and "background" in tactile.describe(sample)
+    frames = tactile.read(np.stack([pressed, gel(2, True)]), background=bare)
+    np.testing.assert_array_equal(frames.data[0], sample.data)
+    with pytest.raises(InputError, match="320 x 240 and 120 x 90 pixels"):
+        tactile.read(pressed, background=imprint(0, 90, 120))
+
+
+def test_an_empty_touch_is_said(tmp_path):
+    bare = gel(0, False)
+    said = {"background=": tactile.read(bare), "look alike": tactile.read(gel(3, False), background=bare)}
+    for words, sample in said.items():
+        assert words in sample.info["remarks"][0] and words in tactile.describe(sample)["remarks"]
+    assert "remarks" not in tactile.read(gel(1, True)).info
+    assert "remarks" not in tactile.read(np.stack([bare, gel(1, True)])).info, "one of the frames is a touch"
+    assert all("remarks" not in tactile.read(imprint(seed)).info for seed in range(4))

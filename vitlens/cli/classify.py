@@ -18,9 +18,11 @@ from vitlens.cli.options import (
     ModelOption,
     ReadersOption,
     ReadOption,
+    SoundOption,
     TextOption,
     new_app,
     open_model,
+    with_sound,
 )
 from vitlens.display.table import Table
 from vitlens.errors import OptionError
@@ -48,6 +50,7 @@ def classify(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels shown per input.")] = 5,
     read_option: ReadOption = None,
+    sound: SoundOption = None,
     batch_size: BatchOption = 32,
     num_workers: ReadersOption = "auto",
     device: DeviceOption = None,
@@ -68,7 +71,7 @@ def classify(
     options = parse_read_options(read_option or (), modality)
     for note in found.notes:
         remark(note)
-    built = open_model(model, [*found.by_modality(), "text"], device)
+    built = open_model(model, [*with_sound(found.by_modality(), sound), "text"], device)
     rows, failures = classify_inputs(
         built,
         found,
@@ -78,6 +81,7 @@ def classify(
         batch_size=batch_size,
         num_workers=num_workers,
         read_options=options,
+        sound=sound,
     )
     if as_json:
         say_json({"model": model, "labels": names, "results": rows, "errors": [failure.to_dict() for failure in failures]})
@@ -98,6 +102,7 @@ def classify_inputs(
     batch_size: int = 32,
     num_workers: Workers = "auto",
     read_options: Mapping[str, Mapping[str, Any]] | None = None,
+    sound: float | None = None,
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """The `top` best labels of every input, in input order, and the inputs that could not be read.
 
@@ -115,7 +120,8 @@ def classify_inputs(
             batch_size=batch_size,
             num_workers=num_workers,
             on_error="skip",
-            read_options={modality: (read_options or {}).get(modality, {})},
+            read_options={name: (read_options or {}).get(name, {}) for name in with_sound([modality], sound)},
+            sound=sound if modality == "video" else None,
         )
         failures += [Failure.of(items[i].row, items[i].name, modality, error) for i, error in out.errors[modality]]
         classes = classify_embeddings(out[modality], labels, vectors, logit_scale=model.logit_scale)

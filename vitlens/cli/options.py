@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +20,16 @@ ReadOption = Annotated[
     list[str] | None,
     typer.Option(
         "--read-option", "-r", metavar="MODALITY.OPTION=VALUE", help="An option for reading all files; may be repeated."
+    ),
+]
+SoundOption = Annotated[
+    float | None,
+    typer.Option(
+        "--sound",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Compose each video with its own sound track: SHARE (0 to 1) of the sound, the rest of its pictures.",
     ),
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items that go through the model at once.")]
@@ -68,6 +78,11 @@ def open_model(name: str, modalities: list[str] | None, device: str | None) -> V
         from vitlens.model import load
 
         return load(name, modalities=modalities, device=device)
+
+
+def with_sound(modalities: Iterable[str], sound: float | None) -> list[str]:
+    """The modalities that are needed where videos are composed with their sound."""
+    return list(dict.fromkeys([*modalities, *(["audio"] if sound is not None and "video" in modalities else [])]))
 
 
 def named_values(flag: str, given: Sequence[str] | None, form: str = "NAME=VALUE") -> dict[str, str]:

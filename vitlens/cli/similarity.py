@@ -19,9 +19,11 @@ from vitlens.cli.options import (
     JsonOption,
     ModelOption,
     ReadOption,
+    SoundOption,
     TextOption,
     new_app,
     open_model,
+    with_sound,
 )
 from vitlens.display.table import Table
 from vitlens.display.terminal import console
@@ -76,6 +78,7 @@ def similarity(
     with_modality: Annotated[str | None, typer.Option("--with-as", help="Modality of the files after --with.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write a heatmap: similarity.png")] = None,
     read_option: ReadOption = None,
+    sound: SoundOption = None,
     batch_size: BatchOption = 32,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -100,7 +103,12 @@ def similarity(
     right = wanted(second or (), with_text or (), with_modality or modality) if second or with_text else None
     options = parse_read_options(read_option or (), modality)
     a, b, cosines, space = compare(
-        left, right, lambda needed: open_model(model, needed, device), batch_size=batch_size, read_options=options
+        left,
+        right,
+        lambda needed: open_model(model, with_sound(needed, sound), device),
+        batch_size=batch_size,
+        read_options=options,
+        sound=sound,
     )
     matrix = cosines.numpy()
     if as_json:
@@ -162,6 +170,7 @@ def compare(
     *,
     batch_size: int = 32,
     read_options: Mapping[str, Mapping[str, Any]] | None = None,
+    sound: float | None = None,
 ) -> tuple[Side, Side, Tensor, EmbeddingSpace]:
     """Both sides embedded and their cosines [n, m]; without `right` the left one is compared with itself.
 
@@ -179,7 +188,7 @@ def compare(
     model = load(needed) if needed else None
     if model is not None and stored:
         _same_space(stored[0][0], stored[0][1].space, f"model {model.spec.name}", model.space)
-    made = [_embedded(side, model, batch_size, read_options or {}) for side in sides]
+    made = [_embedded(side, model, batch_size, read_options or {}, sound) for side in sides]
     space = model.space if model is not None else stored[0][1].space
     return made[0], made[-1], made[0].vectors @ made[-1].vectors.T, space
 
@@ -192,7 +201,9 @@ def _same_space(name: str, space: EmbeddingSpace, other: str, other_space: Embed
         )
 
 
-def _embedded(side: Wanted, model: ViTLens | None, batch_size: int, read_options: Mapping[str, Mapping[str, Any]]) -> Side:
+def _embedded(
+    side: Wanted, model: ViTLens | None, batch_size: int, read_options: Mapping[str, Mapping[str, Any]], sound: float | None
+) -> Side:
     import torch
     import torch.nn.functional as F
 
@@ -208,8 +219,9 @@ def _embedded(side: Wanted, model: ViTLens | None, batch_size: int, read_options
         rows_of: dict[int, Tensor] = {}
         for modality, items in side.inputs.by_modality().items():
             values = [item.value for item in items]
-            options = {modality: read_options.get(modality, {})}
-            out = model.encode({modality: values}, batch_size=batch_size, read_options=options)[modality]
+            share = sound if modality == "video" else None
+            options = {name: read_options.get(name, {}) for name in with_sound([modality], sound)}
+            out = model.encode({modality: values}, batch_size=batch_size, read_options=options, sound=share)[modality]
             rows_of |= {item.row: row for item, row in zip(items, out, strict=True)}
         names += [item.name for item in side.inputs.items]
         modalities += [item.modality for item in side.inputs.items]

@@ -210,10 +210,13 @@ def load_and_transform_thermal_data(
 def load_and_transform_imu_data(
     imu_paths: Sequence[Any] | None, device: Device, *, model: Model = None, **read_options: Any
 ) -> Batch:
-    """Recordings of an inertial sensor, if a plugin and the model have a modality "imu".
+    """Recordings of an inertial sensor -> float32 [b, 6, samples], 2,000 samples of 5 s unless the model's sensor says otherwise.
+
+    `rate=`, `accel_unit=`, `gyro_unit=` ... are for files that do not say them (docs/sensors.md).
 
     Raises:
-        ModalityError: they have not; says what to do.
+        InputError: a recording that cannot be read, by its name.
+        ModalityError: the model has no lens for it; says what to do.
     """
     return load_and_transform("imu", imu_paths, device, model=model, **read_options)
 

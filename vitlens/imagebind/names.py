@@ -23,7 +23,7 @@ PICTURES = ("vision", "image", "video")
 """Keys whose tensors go through the image encoder."""
 
 ELSEWHERE = ("thermal", "imu")
-"""Sensors that ImageBind has and ViT-Lens has not: only a plugin brings them."""
+"""Sensors that ImageBind has weights for and ViT-Lens has not."""
 
 
 def our_name(key: str) -> str:
@@ -42,10 +42,10 @@ def imagebind_name(modality: str) -> str:
 
 
 def where_else(modality: str) -> str:
-    """What to add to an error about a modality that is missing: how a sensor of ImageBind's that ViT-Lens has not can be had."""
+    """What to add to an error about a modality that a model lacks: how that of ImageBind's can be had."""
     if modality not in ELSEWHERE:
         return ""
     return (
-        f". ViT-Lens has no {modality} encoder: register a Modality named {modality!r} from a package of yours "
-        "(docs/adding-a-modality.md), train a model with it, and choose that model"
+        f". ViT-Lens's authors have published no weights for {modality}: train a lens for it (docs/training.md) and choose that "
+        "model; the Toybox's (vitlens-toybox) knows toys only"
     )
