@@ -129,11 +129,11 @@ def test_imagenet_eeg_names_a_place_beyond_the_trials(tmp_path: Path) -> None:
 def toybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toybox")
     sizes = {"test": 3, "unseen_pairs": 2, "unseen_shapes": 2}
-    make_toybox(root, objects=sizes, detail=Detail(picture=16, depth=16, touch=16, points=64), progress=False)
+    make_toybox(root, objects=sizes, detail=Detail(picture=16, depth=16, touch=16, thermal=16, points=64), progress=False)
     return root
 
 
-@pytest.mark.parametrize("sensor", ["point_cloud", "depth", "eeg", "image", "tactile", "audio"])
+@pytest.mark.parametrize("sensor", ["point_cloud", "depth", "eeg", "image", "tactile", "audio", "thermal", "pressure"])
 def test_toybox_by_each_sensor(toybox: Path, sensor: str) -> None:
     dataset = get_dataset(f"toybox-{sensor}")
     assert dataset.check(toybox) == []

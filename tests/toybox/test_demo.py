@@ -16,6 +16,7 @@ from vitlens.benchmarks.toybox.demo import run as demo
 from vitlens.cli.app import app
 from vitlens.cli.toybox import app as toybox
 from vitlens.errors import OptionError
+from vitlens.model import load
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> demo.Demo:
 
 def test_every_object_has_a_file_of_every_sensor(made: demo.Demo) -> None:
     assert len(made.things) == len(made.files) == 11
-    assert all(set(own) == set(SENSORS) and all(path.is_file() for path in own.values()) for own in made.files)
-    assert set(made.embeddings) == {*SENSORS, "text"}
+    assert all(set(own) == set(made.senses) and all(path.is_file() for path in own.values()) for own in made.files)
+    assert set(made.embeddings) == {*made.senses, "text"} and set(made.senses) == set(SENSORS) & set(load(demo.MODEL).modalities)
     assert all(rows.shape == (11, 128) for rows in made.embeddings.values())
     assert {(r.query, r.gallery) for r in made.results.retrievals} >= {("audio", "image"), ("text", "point_cloud")}
 
@@ -40,7 +41,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(made: demo.Demo, monkeyp
     assert not re.findall(r'(?:src|href)="(?!data:image/)', page)
     assert "http" not in re.sub(r"data:image[^\"]*", "", page)
     assert page.count('<div class="object">') == 3 * 5, "measured and answered, described, painted"
-    assert made.plugged is not None and list(made.plugged.said) == list(made.plugged.painted) == list(SENSORS)
+    assert made.plugged is not None and list(made.plugged.said) == list(made.plugged.painted) == made.senses
     assert "What a language model says that knows only pictures" in page
     assert page.count('class="search mixture"') == len(made.plugged.mixtures) == 4
     described = zip(made.plugged.shown, made.plugged.said["depth"], strict=True)
@@ -81,7 +82,7 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, monkeypatch: pytest.M
 
 def test_toybox_commands_say_what_they_would_do(tmp_path: Path) -> None:
     made = CliRunner().invoke(toybox, ["make", str(tmp_path / "t"), "-n", "28", "--dry-run"])
-    assert made.exit_code == 0 and "train.csv: 28 objects, 168 files" in made.output
+    assert made.exit_code == 0 and f"train.csv: 28 objects, {28 * len(SENSORS)} files" in made.output
     trained = CliRunner().invoke(toybox, ["train", "-o", str(tmp_path / "r"), "--sensor", "audio", "--dry-run"])
     assert trained.exit_code == 0 and "as audio sees them" in trained.output and "as eeg" not in trained.output
     assert not list(tmp_path.iterdir())

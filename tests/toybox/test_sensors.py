@@ -6,14 +6,18 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.ndimage import label as connected
 
 from vitlens.benchmarks.toybox import MATERIALS, SENSORS, Detail, Stage, ToyObject, World, as_items, observe
 from vitlens.benchmarks.toybox.sensors.brain import features, watch
+from vitlens.benchmarks.toybox.sensors.heat import warmed, warming
 from vitlens.benchmarks.toybox.sensors.picture import picture
+from vitlens.benchmarks.toybox.sensors.press import CELLS, PUSH, SIDE, borne, set_down, volume, weight
 from vitlens.benchmarks.toybox.sensors.sound import RATE, decay_rates, strike
 from vitlens.benchmarks.toybox.sensors.touch import touch
 from vitlens.benchmarks.toybox.sensors.views import depth, scan
-from vitlens.benchmarks.toybox.world.primitives import dot
+from vitlens.benchmarks.toybox.world.primitives import box, cylinder, dot
 from vitlens.benchmarks.toybox.world.stage import focal_length
 from vitlens.errors import OptionError
 from vitlens.modality import modality_class
@@ -66,7 +70,7 @@ def test_unknown_sensors_and_details_are_refused() -> None:
 
 
 def test_arrays_have_their_shapes_and_units() -> None:
-    detail = Detail(picture=48, depth=40, touch=32, points=500)
+    detail = Detail(picture=48, depth=40, touch=32, thermal=24, points=500)
     found = observe(WORLD.object("test", 3), detail=detail)
     assert found["image"].shape == (48, 48, 3) and found["image"].dtype == np.uint8
     assert found["depth"].shape == (40, 40) and found["depth"].dtype == np.float32
@@ -74,6 +78,8 @@ def test_arrays_have_their_shapes_and_units() -> None:
     assert found["point_cloud"].shape == (500, 6) and found["point_cloud"].dtype == np.float32
     assert found["audio"].shape == (RATE,) and found["audio"].dtype == np.float32
     assert found["eeg"].shape == (128, 500) and found["eeg"].dtype == np.float32
+    assert found["thermal"].shape == (24, 24) and found["thermal"].dtype == np.float32
+    assert found["pressure"].shape == (24, 48, 48) and found["pressure"].dtype == np.float32
     assert scan(Stage(WORLD.object("test", 3)), points=100, colour=False).shape == (100, 3)
 
 
@@ -89,6 +95,8 @@ def test_measurements_are_physically_sane(index: int) -> None:
     assert 0.1 < np.abs(found["audio"]).max() <= 1
     microvolts = 1e6 * found["eeg"]
     assert 3 < microvolts.std() < 40 and np.abs(microvolts).max() < 200
+    assert 280 < found["thermal"].min() < 298 and found["thermal"].max() < 345
+    assert not found["pressure"][0].max() > 0.2 and 1 < found["pressure"].max() < 5000
 
 
 def test_the_depth_map_is_metres_along_the_camera_axis() -> None:
@@ -202,6 +210,46 @@ def test_smooth_materials_feel_smooth() -> None:
     assert smooth["plastic"] > smooth["glass"]
 
 
+# --- warmth and weight ---
+
+
+def test_what_takes_little_heat_warms_most() -> None:
+    rises = {name: warming(material, 300) for name, material in MATERIALS.items()}
+    assert rises["fabric"] > rises["wood"] > rises["plastic"] > rises["glass"] > rises["stone"] > rises["metal"] > 0
+    still = MATERIALS["stone"]  # without cooling the surface of a half-space warms with the root of time, 2 sqrt(t / pi) / e
+    assert warming(still, 400, cooling=1e-3) == pytest.approx(2 * (400 / np.pi) ** 0.5 / still.effusivity, rel=0.01)
+
+
+def test_a_thermal_map_shows_the_view_of_the_picture() -> None:
+    stage = of("ball", "rubber")
+    room, kelvin = stage.room(), warmed(stage, noise=False)
+    thing = depth(stage, noise=False) < room.meet(room.directions(64))[0].reshape(64, 64) - 0.005
+    inner, outer = binary_erosion(thing, iterations=2), ~binary_dilation(thing, iterations=2)
+    steps = np.hypot(*np.gradient(kelvin))
+    assert steps[~inner & ~outer].mean() > 3 * np.median(steps[inner | outer])
+    noise = warmed(stage) - kelvin
+    assert 0.03 < noise.std() < 0.07
+
+
+@pytest.mark.parametrize(("shape", "feet"), [("chair", 4), ("tower", 1), ("arch", 2)])
+def test_the_mat_bears_weight_and_hand_where_the_object_stands(shape: str, feet: int) -> None:
+    stage = of(shape, "wood")
+    film = set_down(stage, noise=False)
+    newtons = 1000 * film.sum(axis=(1, 2)) * (SIDE / CELLS) ** 2
+    assert newtons[0] == 0
+    assert newtons[11] == pytest.approx(weight(stage), rel=0.15)  # it rests; then comes the hand
+    assert newtons[-1] - newtons[11] == pytest.approx(PUSH, rel=0.2)
+    assert connected(film[-1] > 0.2 * film[-1].max())[1] == feet
+
+
+def test_soft_skins_yield() -> None:
+    depths = np.array([0.0, 0.004, 0.02])
+    hard, soft = borne(MATERIALS["stone"], depths), borne(MATERIALS["fabric"], depths)
+    assert hard[0] == soft[0] == 0 and (soft[1:] < 0.7 * hard[1:]).all()
+    assert volume(box(0.2, 0.3, 0.4).move(1, 2, 3)) == pytest.approx(0.024, rel=1e-4)
+    assert volume(cylinder(0.1, 0.5)) == pytest.approx(np.pi * 0.005, rel=0.01)
+
+
 # --- the brain ---
 
 
@@ -288,6 +336,16 @@ def spectrogram(sound: np.ndarray) -> np.ndarray:
     return np.log(frames.reshape(31, 16, 16).mean(axis=2) + 1e-3)
 
 
+def warmth(kelvin: np.ndarray) -> np.ndarray:
+    steps = np.hypot(*np.gradient(kelvin))
+    return np.concatenate([pooled(np.minimum(steps, 2)).ravel(), [kelvin[24:40, 24:40].mean() - np.median(kelvin)]])
+
+
+def footprint(film: np.ndarray) -> np.ndarray:
+    over_time = np.log1p(film.mean(axis=(1, 2)))
+    return np.concatenate([pooled(np.log1p(film[-1])).ravel(), 4 * over_time])
+
+
 def evoked(volts: np.ndarray) -> np.ndarray:
     return volts.reshape(128, 20, 25).mean(axis=2)
 
@@ -301,6 +359,9 @@ def evoked(volts: np.ndarray) -> np.ndarray:
         ("eeg", evoked, "shape", 1.0, 0.30),
         ("tactile", grain, "material", 0.02, 0.40),
         ("audio", spectrogram, "material", 0.1, 0.55),
+        ("thermal", warmth, "shape", 0.1, 0.45),
+        ("pressure", footprint, "shape", 0.1, 0.35),
+        ("pressure", footprint, "material", 0.1, 0.20),
     ],
 )
 def test_signals_carry_their_label(sensor: str, feature: object, label: str, shrink: float, least: float) -> None:

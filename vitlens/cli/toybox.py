@@ -23,7 +23,7 @@ def make(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Training objects; the other splits follow.")] = 1000,
     sensor: Annotated[list[str] | None, typer.Option("--sensor", help="Only this sensor; may be repeated.")] = None,
-    pixels: Annotated[int, typer.Option(min=16, help="Side of pictures, depth maps and touches.")] = 64,
+    pixels: Annotated[int, typer.Option(min=16, help="Side of pictures, depth maps, touches and thermal maps.")] = 64,
     points: Annotated[int, typer.Option(min=64, help="Points of a scan.")] = 2048,
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
@@ -39,7 +39,7 @@ def make(
         for split, count in sizes.items():
             say(f"{folder}/{split}.csv: {count} objects, {count * len(names)} files")
         return
-    detail = Detail(picture=pixels, depth=pixels, touch=pixels, points=points)
+    detail = Detail(picture=pixels, depth=pixels, touch=pixels, thermal=pixels, points=points)
     for split, path in make_toybox(folder, objects=objects, seed=seed, sensors=names, detail=detail, workers=num_workers).items():
         say(f"{split}: {path}")
 

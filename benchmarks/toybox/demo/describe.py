@@ -22,7 +22,7 @@ from vitlens.adapters.chat.host import Plugging
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
 from vitlens.adapters.chat.qformer import Look
 from vitlens.adapters.lenses import Lenses
-from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED, LABELS, Drawn
 from vitlens.benchmarks.toybox.training.clip import PICTURE
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
@@ -116,9 +116,9 @@ def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str, *, look:
     names = ["image", *host.lenses] if look == "class_token" else list(host.lenses)
     found = []
     for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
-        labels = dict.fromkeys(LABELS[name] for name in senses)
+        labels = dict.fromkeys(label for name in senses for label in ASKED[name])
         answers = ask(host, QUESTIONS["everything"][0][0], {name: drawn.column(name) for name in senses})
-        for label in ("shape", "material") if "image" in senses else labels:
+        for label in labels:
             right = [naming_right(text, thing, label) for text, thing in zip(answers, drawn.things, strict=True)]
             chance = 1 / len(SHAPES if label == "shape" else MATERIALS)
             found.append(Described("+".join(senses), look, label, split, len(right), float(np.mean(right)), chance))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
-from vitlens.benchmarks.toybox.sensors.drawn import LABELS, Drawn, draw
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED, LABELS, Drawn, draw
 from vitlens.benchmarks.toybox.world.captions import material_prompts, shape_prompts
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, ToyObject, World
@@ -118,7 +118,7 @@ def classify_split(
     for sensor in embeddings:
         if sensor == "text":
             continue
-        for label in ("shape", "material") if sensor == "image" else (LABELS[sensor],):
+        for label in ASKED[sensor]:
             names, rows = vectors[label]
             scores = embeddings[sensor] @ rows.T
             targets = torch.tensor([names.index(getattr(thing, label)) for thing in things])

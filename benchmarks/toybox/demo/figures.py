@@ -11,7 +11,7 @@ import numpy as np
 
 from vitlens.benchmarks.toybox.demo.tables import words
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS, observe
-from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED, LABELS
 from vitlens.benchmarks.toybox.sensors.picture import picture
 from vitlens.benchmarks.toybox.world.stage import Stage
 from vitlens.display.page import address
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vitlens.benchmarks.toybox.world.objects import ToyObject
 
+MARKERS = "os^DXvP*<hp"
 INK, PALE = "#1d2733", "#66727f"
 TRACES = "#c0392b"
 SENSES = {
@@ -31,6 +32,8 @@ SENSES = {
     "tactile": "touched",
     "audio": "struck",
     "eeg": "watched by a brain",
+    "thermal": "warmed",
+    "pressure": "set down",
 }
 Tile = Callable[[int, str], str]
 """(object, sense) -> a picture of what was measured, as a data address."""
@@ -86,6 +89,10 @@ def _tile(name: str, array: np.ndarray, bearing: float) -> str:
         for row, trace in enumerate(scaled):
             axes.plot(trace - trace.mean() - row * step, color=TRACES, linewidth=0.6, alpha=0.9)
         axes.margins(0.02)
+    elif name == "thermal":
+        axes.imshow(array, cmap="inferno", interpolation="nearest")
+    elif name == "pressure":
+        axes.imshow(np.log1p(array.max(axis=0)), cmap="magma", interpolation="nearest")
     else:
         axes.imshow(array, interpolation="nearest")
     return _figure(figure)
@@ -111,8 +118,8 @@ def heatmaps(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) -> s
     """Cosines of every object's picture with every object's other measurements, sense by sense."""
     from matplotlib.figure import Figure
 
-    others = [name for name in [*SENSORS, "text"] if name != "image"]
-    figure = Figure(figsize=(13.5, 2.75), dpi=130, layout="constrained")
+    others = [name for name in [*SENSORS, "text"] if name != "image" and name in embeddings]
+    figure = Figure(figsize=(13.5, 0.85 + 11.4 / len(others)), dpi=130, layout="constrained")
     for axes, name in zip(np.asarray(figure.subplots(1, len(others))).flat, others, strict=True):
         label = LABELS.get(name, "shape")
         order = sorted(range(len(things)), key=lambda i: (getattr(things[i], f"{label}_id"), i))
@@ -138,7 +145,7 @@ def projection(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) ->
 
     figure = Figure(figsize=(13.5, 6.4), dpi=130, layout="constrained")
     for axes, label in zip(np.asarray(figure.subplots(1, 2)).flat, ("shape", "material"), strict=True):
-        senses = [name for name in [*SENSORS, "text"] if name in ("image", "text") or LABELS[name] == label]
+        senses = [name for name in [*SENSORS, "text"] if name in embeddings and (name == "text" or label in ASKED[name])]
         centred = {name: _centred(embeddings[name]) for name in senses}
         labels = [getattr(thing, label) for thing in things]
         kinds = sorted(set(labels), key=lambda kind: (-labels.count(kind), kind))[:14]
@@ -147,7 +154,7 @@ def projection(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) ->
         centres = np.stack([anchors[[i for i in rows if labels[i] == kind]].mean(axis=0) for kind in kinds])
         _, _, axes_of_space = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
         colours = colormaps["tab20"](np.arange(len(kinds)) / 20)
-        for name, marker in zip(senses, "os^DXvP*", strict=False):
+        for name, marker in zip(senses, MARKERS, strict=False):
             places = centred[name][rows] @ axes_of_space[:2].T
             own = [colours[kinds.index(labels[i])] for i in rows]
             axes.scatter(*places.T, c=own, marker=marker, s=44, alpha=0.85, linewidths=0.4, edgecolors="white")
@@ -163,7 +170,7 @@ def projection(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) ->
             )
         marks = [
             Line2D([], [], marker=m, ls="", color=PALE, label=SENSES.get(n, "described"))
-            for n, m in zip(senses, "os^DXvP*", strict=False)
+            for n, m in zip(senses, MARKERS, strict=False)
         ]
         axes.legend(handles=marks, frameon=False, fontsize=9, loc="best")
         axes.set_title(f"by {label}", color=INK, fontsize=12)

@@ -19,7 +19,7 @@ from torch import Tensor
 from vitlens.adapters.generate.decoder_cards import DecoderCard
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.benchmarks.toybox.demo.evaluate import class_embeddings
-from vitlens.benchmarks.toybox.sensors.drawn import LABELS
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED
 from vitlens.benchmarks.toybox.training.painter import PROMPT_WIDTH, load_painter
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.display.progress import track
@@ -92,9 +92,9 @@ def paint_split(
 ) -> list[Painted]:
     """Paint every sense's embeddings [n, E] of a split's things, and judge; with `mixtures` also the senses in `MIXTURES`."""
     found = []
-    for sensor in [name for name in embeddings if name in LABELS]:
+    for sensor in [name for name in embeddings if name in ASKED]:
         pictures = paint(decoder, embeddings[sensor], progress=True)
-        for label in ("shape", "material") if sensor == "image" else (LABELS[sensor],):
+        for label in ASKED[sensor]:
             found.append(_judged(model, pictures, things, label, sensors=sensor, split=split))
     for shaped, made_of in MIXTURES if mixtures else ():
         others = mixed_with(things)

@@ -15,7 +15,6 @@ import numpy as np
 
 from vitlens.benchmarks.toybox.demo.figures import PALE, SENSES, tiles
 from vitlens.benchmarks.toybox.demo.report import Demo, namer
-from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -31,11 +30,11 @@ def poster(demo: Demo, model: ViTLens, path: Path) -> Path:
     from vitlens.display.pictures import save
 
     named = namer(demo, model)
-    good = (i for i in range(len(demo.things)) if all(named(i, sense)[0][2] for sense in SENSORS))
+    good = (i for i in range(len(demo.things)) if all(named(i, sense)[0][2] for sense in demo.senses))
     chosen = next(good, 0)
     tile = tiles(demo.things)
-    figure = Figure(figsize=(12.6, 3.3), dpi=110)
-    for axes, sense in zip(np.asarray(figure.subplots(1, len(SENSORS))).flat, SENSORS, strict=True):
+    figure = Figure(figsize=(2.1 * len(demo.senses), 3.3), dpi=110)
+    for axes, sense in zip(np.asarray(figure.subplots(1, len(demo.senses))).flat, demo.senses, strict=True):
         axes.imshow(PIL.Image.open(io.BytesIO(base64.b64decode(tile(chosen, sense).partition(",")[2]))))
         axes.set_xticks([])
         axes.set_yticks([])

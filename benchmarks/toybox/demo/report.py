@@ -38,6 +38,8 @@ SEARCHES = (
     ("tactile", "image"),
     ("point_cloud", "image"),
     ("eeg", "image"),
+    ("thermal", "image"),
+    ("pressure", "image"),
     ("text", "point_cloud"),
     ("image", "depth"),
 )
@@ -57,10 +59,16 @@ class Demo:
     plugged: Plugged | None = None
     """What a language model said and a painter painted, where their libraries are installed."""
 
+    @property
+    def senses(self) -> list[str]:
+        """The modalities that measured, in the order of the sensors' table."""
+        return [name for name in SENSORS if name in self.embeddings]
+
 
 def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path:
     """Write the page to `demo.report`, whole or not at all; every picture is inside it."""
     tile = tiles(demo.things)
+    searches = [pair for pair in SEARCHES if set(pair) <= {*demo.senses, "text"}]
     page = render(
         PAGE,
         title="One frozen ViT, any sensor",
@@ -68,9 +76,10 @@ def write_report(demo: Demo, model: ViTLens, *, commands: Sequence[str]) -> Path
         scan=demo.results.accuracy("point_cloud", "unseen_shapes"),
         depth=demo.results.accuracy("depth", "test"),
         percent=percent,
-        senses=SENSES,
+        senses=[SENSES[name] for name in demo.senses],
+        by_material=[SENSES[name] for name in demo.senses if LABELS[name] == "material"],
         measured=_measured(demo, model, tile),
-        searches=[_search(demo, tile, *pair, (3 + 5 * n) % len(demo.things)) for n, pair in enumerate(SEARCHES)],
+        searches=[_search(demo, tile, *pair, (3 + 5 * n) % len(demo.things)) for n, pair in enumerate(searches)],
         plugged=demo.plugged and _plugged(demo.plugged, demo.things, tile),
         heatmaps=heatmaps(demo.things, demo.embeddings),
         projection=projection(demo.things, demo.embeddings),
@@ -126,7 +135,7 @@ def _measured(demo: Demo, model: ViTLens, tile: Tile) -> list[Row]:
     return [
         Row(
             demo.things[i],
-            [Cell(SENSES[name], tile(i, name), named(i, name)) for name in SENSORS],
+            [Cell(SENSES[name], tile(i, name), named(i, name)) for name in demo.senses],
             SPLIT_NAMES[demo.things[i].split],
         )
         for i in shown(demo.things)

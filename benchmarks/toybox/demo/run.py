@@ -38,15 +38,15 @@ def run_demo(folder: Path, *, say: Callable[[str], None] = lambda text: None) ->
 
     output_folder("the demo", folder)
     world = World()
-    say(f"drawing {sum(OBJECTS.values())} held-out objects, each as {len(SENSORS)} sensors' files")
-    manifests = make_toybox(folder, objects={str(split): count for split, count in OBJECTS.items()}, world=world, progress=False)
-    things = [thing for split, count in OBJECTS.items() for thing in world.objects(split, count)]
-    files = [
-        {name: folder / thing.split / name / f"{thing.id}{sensor.ending}" for name, sensor in SENSORS.items()} for thing in things
-    ]
-    say(f"embedding the files with {MODEL}")
     model = vitlens.load(MODEL)
-    items = {name: [file_item(name, own[name]) for own in files] for name in SENSORS}
+    senses = [name for name in SENSORS if model.supports(name)]
+    say(f"drawing {sum(OBJECTS.values())} held-out objects, each as {len(senses)} sensors' files")
+    counts = {str(split): count for split, count in OBJECTS.items()}
+    manifests = make_toybox(folder, objects=counts, world=world, sensors=senses, progress=False)
+    things = [thing for split, count in OBJECTS.items() for thing in world.objects(split, count)]
+    files = [{name: folder / thing.split / name / f"{thing.id}{SENSORS[name].ending}" for name in senses} for thing in things]
+    say(f"embedding the files with {MODEL}")
+    items = {name: [file_item(name, own[name]) for own in files] for name in senses}
     embeddings = dict(model.encode(items))
     embeddings["text"] = model.encode({"text": [thing.caption for thing in things]})["text"]
     results = Results()

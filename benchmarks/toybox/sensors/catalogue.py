@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 
 from vitlens import checks
-from vitlens.benchmarks.toybox.sensors import brain, sound
+from vitlens.benchmarks.toybox.sensors import brain, heat, press, sound
 from vitlens.benchmarks.toybox.sensors.brain import watch
+from vitlens.benchmarks.toybox.sensors.heat import warmed
 from vitlens.benchmarks.toybox.sensors.picture import picture
-from vitlens.benchmarks.toybox.sensors.recordings import write_eeg, write_millimetres, write_ply, write_rgb, write_sound
+from vitlens.benchmarks.toybox.sensors.press import set_down
+from vitlens.benchmarks.toybox.sensors.recordings import (
+    write_array,
+    write_eeg,
+    write_kelvin,
+    write_millimetres,
+    write_ply,
+    write_rgb,
+    write_sound,
+)
 from vitlens.benchmarks.toybox.sensors.sound import strike
 from vitlens.benchmarks.toybox.sensors.touch import touch
 from vitlens.benchmarks.toybox.sensors.views import depth, scan
@@ -26,17 +36,18 @@ from vitlens.benchmarks.toybox.world.stage import BASELINE, Stage, focal_length
 
 @dataclass(frozen=True)
 class Detail:
-    """How finely is measured: pixels of a picture, a depth map and a touch (square), points of a scan."""
+    """How finely is measured: pixels of a picture, a depth map, a touch, a thermal map (all square), points of a scan."""
 
     picture: int = 64
     depth: int = 64
     touch: int = 64
+    thermal: int = 64
     points: int = 2048
     colour: bool = True
     """Whether scans have colours."""
 
     def __post_init__(self) -> None:
-        for name in ("picture", "depth", "touch", "points"):
+        for name in ("picture", "depth", "touch", "thermal", "points"):
             checks.whole(f"toybox: {name}", getattr(self, name), least=1, most=100_000)
 
 
@@ -84,6 +95,20 @@ SENSORS: dict[str, Sensor] = {
             write_eeg,
             array_options={"rate": brain.RATE, "channels": list(brain.NAMES)},
         ),
+        Sensor(
+            "thermal",
+            ".tiff",
+            lambda stage, detail, take: warmed(stage, size=detail.thermal, take=take),
+            write_kelvin,
+            file_options={"scale": heat.STEP},
+        ),
+        Sensor(
+            "pressure",
+            ".npy",
+            lambda stage, detail, take: set_down(stage, take=take),
+            write_array,
+            options=lambda detail: {"rate": press.RATE},
+        ),
     )
 }
 
@@ -110,7 +135,8 @@ def observe(
     """What the sensors (default: all) measure of an object, by modality, in memory; equal to what the files of take 0 hold.
 
     image, tactile: uint8 `[s, s, 3]`; depth: metres `[s, s]`; point_cloud: metres and rgb `[points, 6]`; audio: `[16000]` at
-    16 kHz; eeg: volts `[128, 500]` at 1 kHz. Every `take` is another room, light, camera, place of touch and blow.
+    16 kHz; eeg: volts `[128, 500]` at 1 kHz; thermal: kelvin `[s, s]`; pressure: kilopascal `[24, 48, 48]`. Every `take` is
+    another room, light, camera, place of touch, blow, warmth and weight on the mat.
     `seen` saves the brain a picture: that of the same take at 64 pixels, where it has been made already.
     """
     stage = thing if isinstance(thing, Stage) else Stage(thing)

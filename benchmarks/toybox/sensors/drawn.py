@@ -22,9 +22,13 @@ from vitlens.display.progress import track
 
 PART = 500
 """Objects in a part."""
+BOTH = ("image", "thermal", "pressure")
+"""Sensors that tell shape and material."""
 LABELS = {name: "material" if name in ("tactile", "audio") else "shape" for name in SENSORS}
-"""What each sensor is asked for: touch and sound tell what a thing is made of, the others which shape it has."""
-LINES = {"shape": (*TEMPLATES, *SHAPE_PROMPTS), "material": (*TEMPLATES, *MATERIAL_PROMPTS)}
+"""What each sensor is asked for first: touch and sound tell what a thing is made of, the others which shape it has."""
+ASKED = {name: ("shape", "material") if name in BOTH else (label,) for name, label in LABELS.items()}
+"""All that each sensor is asked for."""
+PROMPTS = {"shape": SHAPE_PROMPTS, "material": MATERIAL_PROMPTS}
 MICROVOLTS = 1e6
 """EEG is kept as float16 microvolts: volts would underflow."""
 
@@ -74,13 +78,14 @@ class Rows(Sequence[Mapping[str, Any]]):
     def __init__(self, drawn: Drawn, sensor: str) -> None:
         self.drawn = Drawn(drawn.things, {name: drawn.arrays[name] for name in dict.fromkeys((sensor, "image"))})
         self.label = LABELS[sensor]
+        self.lines = (*TEMPLATES, *(line for label in ASKED[sensor] for line in PROMPTS[label]))
 
     def __len__(self) -> int:
         return len(self.drawn)
 
     def __getitem__(self, index: Any) -> Any:
         thing = self.drawn.things[index]
-        texts = [describe(thing, line) for line in LINES[self.label]]
+        texts = [describe(thing, line) for line in self.lines]
         return {**self.drawn.items(index), "text": texts, "label": getattr(thing, self.label)}
 
 

@@ -1,4 +1,4 @@
-"""Toybox measurements as files of the formats that real sensors leave: PNG, 16-bit PNG, PLY, WAV and FIF.
+"""Toybox measurements as files of the formats that real sensors leave: PNG, 16-bit PNG, PLY, WAV, FIF, TIFF and arrays.
 
 The same measurement gives the same bytes.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.benchmarks.toybox.sensors import brain, sound
+from vitlens.benchmarks.toybox.sensors import brain, heat, sound
 
 _HEAD_RADIUS = 0.09
 """Metres."""
@@ -53,6 +53,19 @@ def write_sound(waveform: np.ndarray, path: Path) -> None:
     import soundfile
 
     soundfile.write(path, np.rint(waveform * 32768).astype(np.int16), sound.RATE, format="WAV", subtype="PCM_16")
+
+
+def write_kelvin(kelvin: np.ndarray, path: Path) -> None:
+    """A 16-bit TIFF of hundredths of a kelvin `[h, w]`, as radiometric cameras write."""
+    import PIL.Image
+
+    PIL.Image.fromarray(np.rint(kelvin.astype(np.float64) / heat.STEP).astype(np.uint16)).save(path, format="TIFF")
+
+
+def write_array(values: np.ndarray, path: Path) -> None:
+    """A .npy of the values as they are."""
+    with path.open("wb") as stream:
+        np.save(stream, values)
 
 
 def write_eeg(volts: np.ndarray, path: Path) -> None:

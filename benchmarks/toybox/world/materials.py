@@ -1,4 +1,4 @@
-"""The Toybox's eight materials as facts: colours, how light leaves them, how they ring."""
+"""The Toybox's eight materials as facts: colours, how light leaves them, how they ring, warm up and yield."""
 
 from __future__ import annotations
 
@@ -40,11 +40,29 @@ class Material:
     """Loss factor: the share of a vibration's energy that is lost per radian."""
     contact: float
     """Seconds that a hard hammer stays in contact: soft materials excite no high modes."""
+    conductivity: float
+    """Of heat: watts per metre and kelvin."""
+    capacity: float
+    """Joules that warm a kilogram by a kelvin."""
+    emissivity: float
+    """Share of a black body's radiation at 8 to 14 micrometres; the rest is mirrored."""
+    give: float
+    """Millimetres by which its skin yields to 10 kilopascal."""
 
     @property
     def sound_speed(self) -> float:
         """Metres per second along a thin bar."""
         return (self.stiffness / self.density) ** 0.5
+
+    @property
+    def diffusivity(self) -> float:
+        """Square metres per second over which heat spreads."""
+        return self.conductivity / (self.density * self.capacity)
+
+    @property
+    def effusivity(self) -> float:
+        """J / (m² K s^½): how much heat the surface takes for a kelvin; what is high feels cold."""
+        return (self.conductivity * self.density * self.capacity) ** 0.5
 
 
 MATERIALS: dict[str, Material] = {
@@ -59,6 +77,10 @@ MATERIALS: dict[str, Material] = {
             density=650,
             loss=0.02,
             contact=0.6e-3,
+            conductivity=0.15,
+            capacity=1700,
+            emissivity=0.90,
+            give=0.15,
         ),
         Material(
             "metal",
@@ -74,6 +96,10 @@ MATERIALS: dict[str, Material] = {
             density=7800,
             loss=0.0006,
             contact=0.12e-3,
+            conductivity=50,
+            capacity=460,
+            emissivity=0.18,
+            give=0.01,
         ),
         Material(
             "glass",
@@ -84,6 +110,10 @@ MATERIALS: dict[str, Material] = {
             density=2500,
             loss=0.0022,
             contact=0.1e-3,
+            conductivity=1.0,
+            capacity=840,
+            emissivity=0.91,
+            give=0.01,
         ),
         Material(
             "rubber",
@@ -94,6 +124,10 @@ MATERIALS: dict[str, Material] = {
             density=1150,
             loss=0.22,
             contact=3.5e-3,
+            conductivity=0.16,
+            capacity=1900,
+            emissivity=0.94,
+            give=1.6,
         ),
         Material(
             "stone",
@@ -104,6 +138,10 @@ MATERIALS: dict[str, Material] = {
             density=2600,
             loss=0.012,
             contact=0.2e-3,
+            conductivity=2.8,
+            capacity=800,
+            emissivity=0.93,
+            give=0.01,
         ),
         Material(
             "fabric",
@@ -115,6 +153,10 @@ MATERIALS: dict[str, Material] = {
             density=300,
             loss=0.6,
             contact=8e-3,
+            conductivity=0.05,
+            capacity=1300,
+            emissivity=0.85,
+            give=9.0,
         ),
         Material(
             "plastic",
@@ -126,6 +168,10 @@ MATERIALS: dict[str, Material] = {
             density=1100,
             loss=0.045,
             contact=0.8e-3,
+            conductivity=0.2,
+            capacity=1500,
+            emissivity=0.90,
+            give=0.5,
         ),
         Material(
             "ceramic",
@@ -141,6 +187,10 @@ MATERIALS: dict[str, Material] = {
             density=2400,
             loss=0.006,
             contact=0.14e-3,
+            conductivity=1.5,
+            capacity=900,
+            emissivity=0.95,
+            give=0.01,
         ),
     )
 }
