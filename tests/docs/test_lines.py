@@ -1,4 +1,4 @@
-"""Nothing in README and docs is unrun: a block runs (test_run.py), or its mark (blocks.py) says what it needs and it is checked."""
+"""Nothing in the docs is unrun: a block runs (test_run.py), or its mark (blocks.py) says what it needs, and it is checked."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def run_command(command: Command) -> str:
     words = [found for word in shlex.split(command.text, comments=True, posix=False) for found in spread(word)]
     if words[0] == "cat":  # a file that the page shows
         Path(words[1]).write_text("\n".join(command.shown) + "\n", encoding="utf-8")
-    if words[0] in PLAIN:
-        return ""
+    if words[0] in PLAIN:  # shows what another command left
+        return "\n".join(command.shown)
     assert words[0] == "vitlens", f"{command.text}: only vitlens runs in this process; mark the block"
     result = CliRunner().invoke(app, words[1:])
     wrong = any(line.startswith("error:") for line in command.shown)
