@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vitlens import checks
 from vitlens.errors import ModelError, OptionError
+from vitlens.libraries import load_clip_tokenizer
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source
 
@@ -197,10 +198,10 @@ def _quoted(text: str) -> str:
 @cache
 def _tokenizer(name: str) -> Any:
     """The tokenizer `name`; CLIP's vocabulary comes with open_clip, so that "clip" needs no network."""
+    if name == "clip":
+        return load_clip_tokenizer().SimpleTokenizer()
     import open_clip
 
-    if name == "clip":
-        return open_clip.SimpleTokenizer()
     # open_clip answers an unknown name with CLIP's tokenizer, without a word.
     if ":" not in name and name not in open_clip.list_models():
         raise OptionError(f"text: unknown tokenizer {name!r}; take 'clip', an open_clip model name, or 'hf-hub:org/repo'")

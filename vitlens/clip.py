@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from vitlens import checks
-from vitlens.embed import PatchEmbed
+from vitlens.embed import PatchEmbed, normal
 from vitlens.errors import OptionError
 from vitlens.text_tower import TextTower
 from vitlens.vit import MOST_BLOCKS, MOST_WIDTH, FrozenViT, ViTSpec
@@ -138,13 +138,13 @@ def clip_vit(config: Config) -> FrozenViT | None:
         head_width=numbers["head_width"],
         patch_size=patch,
         image_size=image,
-        class_token=std * torch.randn(width),
-        positions=std * torch.randn((image // patch) ** 2 + 1, width),
+        class_token=normal(width, std=std),
+        positions=normal((image // patch) ** 2 + 1, width, std=std),
         norm_pre=None if numbers["no_ln_pre"] else norms[0],
         norm_post=norms[1],
         norm_after_pool=numbers["final_ln_after_pool"],
         pool="token" if numbers["pool_type"] == "tok" else "average",
-        proj=std * torch.randn(width, config["embed_dim"]),
+        proj=normal(width, config["embed_dim"], std=std),
         patch=PatchEmbed(channels=3, width=width, patch=patch),
     )
 
@@ -160,18 +160,20 @@ def clip_text(config: Config) -> TextTower | None:
     blocks = _blocks(numbers, heads=numbers["heads"], quick_gelu=config.get("quick_gelu", False))
     residual = width**-0.5 * (2 * len(blocks)) ** -0.5
     for block in blocks:
-        nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-        nn.init.normal_(block.attn.out_proj.weight, std=residual)
-        nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(block.mlp.c_proj.weight, std=residual)
-    words = nn.Embedding(numbers["vocab_size"], width)
-    nn.init.normal_(words.weight, std=0.02)
+        attention, mlp = block.attn, block.mlp
+        for weight, std in (
+            (attention.in_proj_weight, width**-0.5),
+            (attention.out_proj.weight, residual),
+            (mlp.c_fc.weight, (2 * width) ** -0.5),
+            (mlp.c_proj.weight, residual),
+        ):
+            weight.data = normal(*weight.shape, std=std)
     return TextTower(
-        token_embedding=words,
-        positions=0.01 * torch.randn(numbers["context_length"], width),
+        token_embedding=nn.Embedding.from_pretrained(normal(numbers["vocab_size"], width, std=0.02), freeze=False),
+        positions=normal(numbers["context_length"], width, std=0.01),
         blocks=nn.ModuleList(blocks),
         norm_final=LayerNorm(width, **(numbers["norm_kwargs"] or {})),
-        projection=width**-0.5 * torch.randn(width, config["embed_dim"]),
+        projection=normal(width, config["embed_dim"], std=width**-0.5),
     )
 
 

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Normal numbers with mean 0; none on the meta device, where models are built to be filled: arithmetic there would spend
+    seconds on importing torch's compiler."""
+    numbers = torch.empty(*shape)
+    return numbers if numbers.is_meta else std * numbers.normal_()
+
+
 class ModEmbed(nn.Module):
     """Base of ModEmbeds. `input_ndim` counts the dimensions of a batch; one more means several views (clips, frames) per item."""
 
@@ -41,7 +48,7 @@ class PatchEmbed(ModEmbed):
     ) -> None:
         super().__init__()
         if positions is not None:
-            self.pos_emb = nn.Parameter(torch.randn(positions, width) * width**-0.5)
+            self.pos_emb = nn.Parameter(normal(positions, width, std=width**-0.5))
         self.conv1 = nn.Conv2d(channels, width, kernel_size=patch, stride=stride or patch, bias=bias)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -56,7 +63,7 @@ class SignalEmbed(ModEmbed):
 
     def __init__(self, *, channels: int, samples: int, width: int, window_size: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.pos_emb = nn.Parameter(torch.randn((samples - window_size) // stride + 1, width) * width**-0.5)
+        self.pos_emb = nn.Parameter(normal((samples - window_size) // stride + 1, width, std=width**-0.5))
         self.proj = nn.Conv1d(channels, width, kernel_size=window_size, stride=stride)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

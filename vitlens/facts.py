@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,13 +82,19 @@ def _entries(file: Path) -> list[Entry]:
     return cards
 
 
-def _validated(kind: type[T], values: Entry) -> T:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+@cache
+def _adapter(kind: type[Any]) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
 
     rules = ConfigDict(extra="forbid", strict=True)
-    adapter = TypeAdapter(list[kind], config=rules)  # type: ignore[valid-type]  # of a list: a dataclass alone takes no rules
+    return TypeAdapter(list[kind], config=rules)  # type: ignore[valid-type]  # of a list: a dataclass alone takes no rules
+
+
+def _validated(kind: type[T], values: Entry) -> T:
+    from pydantic import ValidationError
+
     try:
-        return adapter.validate_json(json.dumps([values]))[0]  # as JSON a list may become a tuple, but text no number
+        return _adapter(kind).validate_json(json.dumps([values]))[0]  # as JSON a list may become a tuple, but text no number
     except ValidationError as error:
         raise OptionError("; ".join(_explained(problem) for problem in error.errors())) from error
 

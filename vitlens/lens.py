@@ -10,10 +10,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlens.embed import normal
 from vitlens.errors import OptionError
 from vitlens.lens_config import IdentityConfig, LensConfig, PerceiverConfig
 from vitlens.vit import FrozenViT, ViT
@@ -58,7 +58,7 @@ class PerceiverLens(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(latents, width))
+        self.latents = nn.Parameter(normal(latents, width))
 
         def new_layer() -> nn.ModuleList:
             cross = PreNorm(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +47,21 @@ def load_open3d() -> Any:
         advice = "pip install 'vitlens[toybox]'"
         raise MissingDependencyError(f"open3d, which draws the Toybox, cannot be imported ({error}): {advice}") from error
     return open3d
+
+
+def load_clip_tokenizer() -> Any:
+    """open_clip's file of tokenizers. The rest of open_clip, which takes seconds to import, is left out where that can be."""
+    found = importlib.util.find_spec("open_clip") if "open_clip" not in sys.modules else None
+    file = Path(found.origin).with_name("tokenizer.py") if found and found.origin else None
+    spec = importlib.util.spec_from_file_location("open_clip.tokenizer", file) if file and file.is_file() else None
+    if spec is None or spec.loader is None:
+        return importlib.import_module("open_clip.tokenizer")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError:  # a file that leans on its package
+        return importlib.import_module("open_clip.tokenizer")
+    return module
 
 
 @cache
