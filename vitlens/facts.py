@@ -94,7 +94,8 @@ def _validated(kind: type[T], values: Entry) -> T:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(json.dumps([values]))[0]  # as JSON a list may become a tuple, but text no number
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # a class is hashable
+        return adapter.validate_json(json.dumps([values]))[0]  # as JSON a list may become a tuple, but text no number
     except ValidationError as error:
         raise OptionError("; ".join(_explained(problem) for problem in error.errors())) from error
 
