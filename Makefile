@@ -9,10 +9,10 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 READY := $(VENV)/.vitlens-installed
 EXTRAS := .[all,dev,docs]
-# A torch that torchaudio does not exist for, and what is tested beside it: all that computes.
+# A torch that torchaudio does not exist for, and what is tested beside it: all that computes, but no odd files.
 TORCH ?= 2.15.0
 TORCH_VENV ?= .venv-torch-$(TORCH)
-TORCH_TESTS ?= tests/core tests/modalities tests/train tests/adapters/chat tests/adapters/seed tests/adapters/test_*.py
+TORCH_TESTS ?= tests/core $(filter-out %_odd.py,$(wildcard tests/modalities/test_*.py)) tests/train tests/adapters/chat tests/adapters/seed tests/adapters/test_*.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-torch fuzz lint format types docs wheel release install constraints clean
