@@ -1,4 +1,4 @@
-"""The Toybox: objects of our own making, seen, scanned, touched, struck, thought of, warmed and set down; one dataset per sensor.
+"""The Toybox: objects of our own making, which every sensor can measure; one dataset per sensor.
 
 Made on any machine by `vitlens.benchmarks.toybox.sensors.make.make_toybox`, so this is the one benchmark that needs no download.
 """

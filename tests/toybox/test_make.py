@@ -55,8 +55,8 @@ def test_every_file_is_read_by_its_modality_as_it_was_measured(toybox: Path, nam
         assert sample.info["focal_length"] == pytest.approx(87.92, abs=0.01) and sample.info["baseline"] == 0.05
     if name == "point_cloud":
         assert sample.info["up"] == "y"
-    if name in ("audio", "eeg", "pressure"):
-        assert sample.info["rate"] == {"audio": 16000, "eeg": 1000, "pressure": 20}[name]
+    if name in ("audio", "eeg", "imu", "pressure"):
+        assert sample.info["rate"] == {"audio": 16000, "eeg": 1000, "imu": 640, "pressure": 20}[name]
 
 
 def test_the_whole_toybox_is_readable_by_a_manifest(toybox: Path) -> None:

@@ -281,7 +281,7 @@ def test_eeg_noise_falls_with_frequency() -> None:
 
 @pytest.mark.parametrize("name", SENSORS)
 def test_the_modality_takes_arrays_in_memory(name: str) -> None:
-    modality = modality_class(name)()
+    modality = modality_class(name)(**({"seconds": 4.0} if name == "imu" else {}))
     sample = modality.load(as_items(observed())[name])
     assert np.allclose(np.squeeze(sample.data), observed()[name], atol=1e-6)
     assert modality.transform(sample).isfinite().all()
@@ -350,6 +350,11 @@ def evoked(volts: np.ndarray) -> np.ndarray:
     return volts.reshape(128, 20, 25).mean(axis=2)
 
 
+def moments(motion: np.ndarray) -> np.ndarray:
+    squeezed = np.arcsinh(motion).reshape(6, 40, 64)
+    return np.concatenate([squeezed.mean(axis=2), squeezed.std(axis=2), np.abs(squeezed).max(axis=2)])
+
+
 @pytest.mark.parametrize(
     ("sensor", "feature", "label", "shrink", "least"),
     [
@@ -360,6 +365,8 @@ def evoked(volts: np.ndarray) -> np.ndarray:
         ("tactile", grain, "material", 0.02, 0.40),
         ("audio", spectrogram, "material", 0.1, 0.55),
         ("thermal", warmth, "shape", 0.1, 0.45),
+        ("imu", moments, "shape", 0.1, 0.50),
+        ("imu", moments, "material", 0.1, 0.30),
         ("pressure", footprint, "shape", 0.1, 0.35),
         ("pressure", footprint, "material", 0.1, 0.20),
     ],

@@ -33,6 +33,7 @@ SENSES = {
     "audio": "struck",
     "eeg": "watched by a brain",
     "thermal": "warmed",
+    "imu": "moved",
     "pressure": "set down",
 }
 Tile = Callable[[int, str], str]
@@ -91,6 +92,11 @@ def _tile(name: str, array: np.ndarray, bearing: float) -> str:
         axes.margins(0.02)
     elif name == "thermal":
         axes.imshow(array, cmap="inferno", interpolation="nearest")
+    elif name == "imu":
+        for rows, place in ((array[:3], 1.0), (array[3:], -1.0)):  # acceleration above, turning below
+            traces = np.arcsinh(rows / (9.8 if place > 0 else 1.0))
+            axes.plot(traces.T / np.abs(traces).max() + place, color=TRACES, linewidth=0.5, alpha=0.8)
+        axes.margins(0.02)
     elif name == "pressure":
         axes.imshow(np.log1p(array.max(axis=0)), cmap="magma", interpolation="nearest")
     else:

@@ -39,6 +39,7 @@ SEARCHES = (
     ("point_cloud", "image"),
     ("eeg", "image"),
     ("thermal", "image"),
+    ("imu", "image"),
     ("pressure", "image"),
     ("text", "point_cloud"),
     ("image", "depth"),

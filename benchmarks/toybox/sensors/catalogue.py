@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vitlens import checks
-from vitlens.benchmarks.toybox.sensors import brain, heat, press, sound
+from vitlens.benchmarks.toybox.sensors import brain, heat, motion, press, sound
 from vitlens.benchmarks.toybox.sensors.brain import watch
 from vitlens.benchmarks.toybox.sensors.heat import warmed
 from vitlens.benchmarks.toybox.sensors.picture import picture
@@ -23,6 +23,7 @@ from vitlens.benchmarks.toybox.sensors.recordings import (
     write_eeg,
     write_kelvin,
     write_millimetres,
+    write_motion,
     write_ply,
     write_rgb,
     write_sound,
@@ -103,6 +104,13 @@ SENSORS: dict[str, Sensor] = {
             file_options={"scale": heat.STEP},
         ),
         Sensor(
+            "imu",
+            ".csv",
+            lambda stage, detail, take: motion.shake_drop_roll(stage, take=take),
+            write_motion,
+            array_options={"rate": motion.RATE, "accel_unit": "m/s2", "gyro_unit": "rad/s"},
+        ),
+        Sensor(
             "pressure",
             ".npy",
             lambda stage, detail, take: set_down(stage, take=take),
@@ -135,8 +143,9 @@ def observe(
     """What the sensors (default: all) measure of an object, by modality, in memory; equal to what the files of take 0 hold.
 
     image, tactile: uint8 `[s, s, 3]`; depth: metres `[s, s]`; point_cloud: metres and rgb `[points, 6]`; audio: `[16000]` at
-    16 kHz; eeg: volts `[128, 500]` at 1 kHz; thermal: kelvin `[s, s]`; pressure: kilopascal `[24, 48, 48]`. Every `take` is
-    another room, light, camera, place of touch, blow, warmth and weight on the mat.
+    16 kHz; eeg: volts `[128, 500]` at 1 kHz; thermal: kelvin `[s, s]`; imu: m/s² and rad/s `[6, 2560]` at 640 Hz; pressure:
+    kilopascal `[24, 48, 48]`. Every `take` is another room, light, camera, place of touch, blow, warmth, fall and weight on the
+    mat.
     `seen` saves the brain a picture: that of the same take at 64 pixels, where it has been made already.
     """
     stage = thing if isinstance(thing, Stage) else Stage(thing)

@@ -22,7 +22,7 @@ from vitlens.display.progress import track
 
 PART = 500
 """Objects in a part."""
-BOTH = ("image", "thermal", "pressure")
+BOTH = ("image", "thermal", "imu", "pressure")
 """Sensors that tell shape and material."""
 LABELS = {name: "material" if name in ("tactile", "audio") else "shape" for name in SENSORS}
 """What each sensor is asked for first: touch and sound tell what a thing is made of, the others which shape it has."""

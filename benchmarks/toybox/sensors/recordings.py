@@ -1,4 +1,4 @@
-"""Toybox measurements as files of the formats that real sensors leave: PNG, 16-bit PNG, PLY, WAV, FIF, TIFF and arrays.
+"""Toybox measurements as files of the formats that real sensors leave: PNG, 16-bit PNG, PLY, WAV, FIF, TIFF, CSV and arrays.
 
 The same measurement gives the same bytes.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlens.benchmarks.toybox.sensors import brain, heat, sound
+from vitlens.benchmarks.toybox.sensors import brain, heat, motion, sound
 
 _HEAD_RADIUS = 0.09
 """Metres."""
@@ -60,6 +60,13 @@ def write_kelvin(kelvin: np.ndarray, path: Path) -> None:
     import PIL.Image
 
     PIL.Image.fromarray(np.rint(kelvin.astype(np.float64) / heat.STEP).astype(np.uint16)).save(path, format="TIFF")
+
+
+def write_motion(measured: np.ndarray, path: Path) -> None:
+    """A CSV of accelerometer and gyroscope `[6, n]` with their times, in m/s² and rad/s as its header says."""
+    header = "time (s),ax (m/s2),ay (m/s2),az (m/s2),gx (rad/s),gy (rad/s),gz (rad/s)"
+    table = np.column_stack([np.arange(measured.shape[1]) / motion.RATE, measured.T])
+    np.savetxt(path, table, fmt=["%.7f"] + ["%.2f"] * 3 + ["%.3f"] * 3, delimiter=",", header=header, comments="")
 
 
 def write_array(values: np.ndarray, path: Path) -> None:

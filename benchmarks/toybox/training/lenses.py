@@ -76,6 +76,12 @@ LENSES: dict[str, ModelOptions] = {
         lens={"kind": "identity"},
         trains=Trainable(class_token=True, first_blocks=2),
     ),
+    "imu": ModelOptions(
+        modality="imu",
+        options={"seconds": 4.0, "samples": 2560, "compress": True, "window_size": 160, "stride": 160},
+        lens={"kind": "identity"},
+        trains=Trainable(class_token=True, first_blocks=2),
+    ),
     "pressure": ModelOptions(
         modality="pressure",
         options={"size": 48, "moments": 12, "patch": 12, "knee": 0.5},
@@ -85,9 +91,9 @@ LENSES: dict[str, ModelOptions] = {
 }
 """What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
 
-EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 4, "thermal": 6, "pressure": 6}
+EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 4, "thermal": 6, "imu": 8, "pressure": 6}
 """Of each lens, over the same objects."""
-AUGMENTED = ("point_cloud", "depth", "tactile", "thermal", "pressure")
+AUGMENTED = ("point_cloud", "depth", "tactile", "thermal", "imu", "pressure")
 """Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
 first moment of a blow, or of a glance.
 """
