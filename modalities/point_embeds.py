@@ -5,6 +5,9 @@ Parameter names are those of the released weights (what follows `visual_adapter.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,14 +15,25 @@ from vitlens.embed import ModEmbed
 from vitlens.modalities.point_sampling import ball_query, farthest_point_sample, gather_points, knn_groups
 
 
-class PointBertEmbed(ModEmbed):
+class PointEmbed(ModEmbed):
+    """Base of both: clouds `[b, n, channels]` of any number of points, the same for a batch."""
+
+    input_ndim = 3
+    any_length = 1
+
+    def onnx_operators(self) -> Mapping[Any, Callable[..., Any]]:
+        """Farthest point sampling as one loop."""
+        from vitlens.modalities.point_onnx import farthest_point_sample
+
+        return {torch.ops.vitlens.farthest_point_sample.default: farthest_point_sample}
+
+
+class PointBertEmbed(PointEmbed):
     """Clouds `[b, n, channels]` (xyz first) -> tokens `[b, groups, width]`: a small PointNet over groups of neighbours.
 
     Groups are the `group_size` nearest neighbours of points chosen by farthest point sampling from the first, relative to
     that centre; positions come from the centres (Point-BERT, arXiv 2111.14819). Coordinates stay float32 until they are grouped.
     """
-
-    input_ndim = 3
 
     def __init__(
         self, *, width: int = 384, encoder_width: int = 256, groups: int = 512, group_size: int = 32, channels: int = 3
@@ -55,14 +69,12 @@ class MiniPointNet(nn.Module):
         return self.second_conv(torch.cat([whole, local], dim=1).flatten(2)).unflatten(2, size).amax(dim=3).mT
 
 
-class PointNetEmbed(ModEmbed):
+class PointNetEmbed(PointEmbed):
     """Clouds `[b, n, channels]` (xyz first) -> tokens `[b, groups, width]`: one PointNet++ set abstraction, then a projection.
 
     Each token sees the first `group_size` points within `radius` of its centre; no positions are added, the centre's coordinates
     are part of the features (OpenShape, arXiv 2305.10764). Coordinates stay float32 until they are grouped.
     """
-
-    input_ndim = 3
 
     def __init__(
         self,

@@ -33,7 +33,9 @@ def farthest_point_sample(xyz: Tensor, count: int, start: int = 0) -> Tensor:
     if count < 1 or not 0 <= start < xyz.shape[1]:
         raise ValueError(f"count must be 1 or more and start in 0..{xyz.shape[1] - 1}; found count={count}, start={start}")
     xyz = xyz.detach().float()
-    return _torch_fps(xyz, count, start) if _in_torch(xyz) else torch.ops.vitlens.farthest_point_sample(xyz, count, start)
+    # One operator on every device, also in a compiled or exported graph, where the loop would be count times as many nodes.
+    traced = torch.jit.is_tracing()
+    return _torch_fps(xyz, count, start) if traced else torch.ops.vitlens.farthest_point_sample(xyz, count, start)
 
 
 def knn_groups(xyz: Tensor, centres: Tensor, k: int) -> Tensor:
@@ -66,8 +68,8 @@ def ball_query(xyz: Tensor, centres: Tensor, radius: float, k: int) -> Tensor:
 
 def gather_points(values: Tensor, index: Tensor) -> Tensor:
     """Rows of `values` [b, n, c] at `index` [b, ...]: [b, ..., c]."""
-    rows = index.flatten(1)[..., None].expand(-1, -1, values.shape[-1])
-    return values.gather(1, rows).view(*index.shape, values.shape[-1])
+    clouds = torch.arange(values.shape[0], device=values.device).view(-1, *[1] * (index.ndim - 1))
+    return values[clouds, index]
 
 
 def _check(xyz: Tensor) -> None:
@@ -295,6 +297,7 @@ _library.define("farthest_point_sample(Tensor xyz, int count, int start) -> Tens
 _library.define("knn_groups(Tensor xyz, Tensor centres, int k) -> Tensor")
 _library.define("ball_query(Tensor xyz, Tensor centres, float radius, int k) -> Tensor")
 _library.impl("farthest_point_sample", _fps_on_cpu, "CPU")
+_library.impl("farthest_point_sample", _torch_fps, "CompositeExplicitAutograd")  # all other devices
 _library.impl("knn_groups", _knn_on_cpu, "CPU")
 _library.impl("ball_query", _ball_on_cpu, "CPU")
 

@@ -28,12 +28,13 @@ BELOW = {
     "store": ["model"],
     "train": ["store"],
     "imagebind": ["store"],
+    "export": ["store"],
     "index": ["store"],
     "scene": ["index"],
     "adapters": ["modalities", "train", "imagebind", "scene"],
     "benchmarks": ["adapters"],
     "serve": ["benchmarks"],
-    "cli": ["serve"],
+    "cli": ["serve", "export"],
 }
 # The files right in vitlens/ by their room; those not named here belong to the model. A folder that is not named here is a
 # room of its own name.

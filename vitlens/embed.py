@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,12 @@ class ModEmbed(nn.Module):
     """Base of ModEmbeds. `input_ndim` counts the dimensions of a batch; one more means several views (clips, frames) per item."""
 
     input_ndim: int
+    any_length: ClassVar[int | None] = None
+    """The dimension of a batch that may have any size in an exported graph (points of a cloud); None: only the batch's own."""
+
+    def onnx_operators(self) -> Mapping[Any, Callable[..., Any]]:
+        """Own torch operators -> onnxscript functions for them, for `vitlens export`."""
+        return {}
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens [b, n, d] before positions are added, and the positions ([n, d] or [b, n, d]) or None."""

@@ -41,6 +41,7 @@ COMMANDS = {
     "index": ("vitlens.cli.index:app", "A vector index of anything, found by anything: build, add, query, info, export."),
     "scene": ("vitlens.cli.scene:app", "Find things in a scanned place by any sense: build a map of posed RGB-D, and ask it."),
     "serve": ("vitlens.cli.serve:app", "Serve a model over HTTP to what embedding clients already send, for every sensor."),
+    "export": ("vitlens.cli.export:app", "Write one sensor's tower as ONNX or OpenVINO, its preprocessing beside it."),
     "bench": ("vitlens.cli.bench:app", "Measure speed as ratios to yardsticks of the same run."),
     "toybox": (
         "vitlens.cli.toybox:app",
