@@ -1,7 +1,10 @@
 """Farthest point sampling as an ONNX graph: one loop over the centres. Imported when a model is exported (extra `export`).
 
-No `from __future__ import annotations` here: onnxscript reads the annotations as they are.
+No `from __future__ import annotations` here: onnxscript reads the annotations as they are. Below is its language,
+not Python.
 """
+
+# mypy: ignore-errors
 
 import onnxscript
 from onnxscript import FLOAT, INT64

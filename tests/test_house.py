@@ -39,7 +39,7 @@ BELOW = {
 # The files right in vitlens/ by their room; those not named here belong to the model. A folder that is not named here is a
 # room of its own name.
 FLAT = {
-    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts", "isolation"],
+    "ground": ["errors", "checks", "sources", "disk", "space", "processes", "devices", "hub", "facts", "isolation", "libraries"],
     "parts": ["modality", "read_options", "embed", "lens", "lens_config", "vit", "vit_blocks"],
     "model": ["cards"],
     "cli": ["__main__"],

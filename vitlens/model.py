@@ -88,12 +88,14 @@ class ViTLens(nn.Module):
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         weights: str | os.PathLike[str] | None = None,
+        compile: bool = False,
     ) -> ViTLens:
         """Load a zoo name, a native folder, or a Hub repository "owner/name" in the native format. `vitlens.load` is this.
 
         Only the towers that `modalities` need are built. `device` None takes CUDA, then Apple's MPS, then the CPU; `dtype` is
         the weights' own. `weights` is a folder that holds the files the card names (default: the folder in the environment
         variable VITLENS_WEIGHTS, then the Hugging Face cache, then the Hub), or for a card with one file that file itself.
+        `compile` gives every tower to `torch.compile`, which compiles at the first batch; saved files stay as they are.
 
         Raises:
             OptionError: a device that is not there, or a dtype that is not floating-point.
@@ -104,7 +106,11 @@ class ViTLens(nn.Module):
         target = chosen_device(device)
         if not dtype.is_floating_point:
             raise OptionError(f"dtype must be a floating-point type, found {dtype}")
-        return cls.from_state(find_pretrained(name, modalities=modalities, weights=weights), dtype=dtype).to(target)
+        model = cls.from_state(find_pretrained(name, modalities=modalities, weights=weights), dtype=dtype).to(target)
+        if compile:
+            for tower in [*model.encoders.values(), *([model.text] if model.text is not None else [])]:
+                tower.compile()
+        return model
 
     @classmethod
     def from_state(cls, pretrained: Pretrained, *, dtype: torch.dtype | None = None) -> ViTLens:

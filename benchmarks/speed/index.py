@@ -28,8 +28,8 @@ from vitlens.display.table import Table
 from vitlens.display.terminal import console
 from vitlens.index import Index, Rows, Term
 from vitlens.index.measure import TOP, Nearest
-from vitlens.index.storage import unit
 from vitlens.space import EmbeddingSpace
+from vitlens.vectors import unit
 
 PIECE = 20_000
 

@@ -114,6 +114,17 @@ def test_balls_of_points_can_be_exported(tmp_path: Path) -> None:
     assert export_tower(model, "point_cloud", tmp_path / "balls.onnx").drift.difference < 1e-4
 
 
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same(tmp_path: Path) -> None:
+    plain = vitlens.load("vitlens-tiny-random", modalities=["eeg"], device="cpu")
+    compiled = vitlens.load("vitlens-tiny-random", modalities=["eeg"], device="cpu", compile=True)
+    for count in (3, 1, 4):
+        items = examples(plain, "eeg", range(count))
+        np.testing.assert_allclose(encoded(compiled, "eeg", items), encoded(plain, "eeg", items), atol=1e-5)
+    again = vitlens.load(compiled.save_pretrained(tmp_path / "saved"), device="cpu")
+    assert torch.equal(again.embed("eeg", list(items)), plain.embed("eeg", list(items)))
+
+
 @pytest.mark.parametrize("wrong", ["noise", "nan"])
 def test_what_drifts_is_refused_and_not_left_behind(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("eeg")

@@ -12,6 +12,7 @@ import pytest
 from vitlens.errors import InputError, OptionError
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import Column, Content, check_output, holds_embeddings, load_embeddings, write_embeddings
+from vitlens.vectors import WHOLE, Packing, unit
 
 SPACE = EmbeddingSpace("a space", 4)
 FORMATS = ("npz", "parquet", "safetensors")
@@ -45,6 +46,37 @@ def test_every_format_gives_back_what_was_put_in(kind: str, names: list[str], tm
     assert [os.fsencode(name) for name in stored.names["image"]] == [os.fsencode(name) for name in names]
     assert stored.rows == stored.kept | {"image": [0, 2, 3, 5], "text": [1]}
     assert stored["image"].numpy().tolist() == np.arange(16).reshape(4, 4).tolist()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("store", "least"), [("float16", 0.999999), ("int8", 0.9999), ("binary", 0.7)])
+def test_vectors_kept_as_less_are_read_again(store: str, least: float, kind: str, tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).standard_normal((300, 128)))
+    column = Column([f"{i}.png" for i in range(300)], list(range(300)), lambda: iter([vectors[:100], vectors[100:]]))
+    space, path = EmbeddingSpace("a space", 128), tmp_path / f"a.{kind}"
+    sizes = []
+    for packing in (WHOLE, Packing(store), Packing(store, 64)):
+        write_embeddings(path, Content(space, "a model", {"image": column}, packing))
+        sizes.append(path.stat().st_size)
+        stored = load_embeddings(path)
+        width = packing.width or 128
+        assert (stored.space, stored.kind) == (EmbeddingSpace("a space", width), packing.kind)
+        cosines = (stored["image"].numpy() * unit(vectors[:, :width])).sum(axis=1) / np.linalg.norm(stored["image"], axis=1)
+        assert cosines.min() > (least if packing.kind == store else 0.999999)
+    bits = {"float16": 16, "int8": 8, "binary": 1}[store]
+    assert sizes[0] - sizes[1] > 300 * 128 * (32 - bits) // 8 * 0.95
+    assert sizes[1] - sizes[2] > 300 * 64 * bits // 8 * 0.9
+
+
+def test_what_cannot_be_kept_as_less_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--store must be float32, float16, int8 or binary, found 'fp4'"):
+        Packing("fp4")
+    with pytest.raises(OptionError, match="--width must be a whole number from 8 to 128, found 256"):
+        Packing(width=256).space(EmbeddingSpace("a space", 128))
+    with pytest.raises(OptionError, match="12 values do not fill bytes"):
+        Packing("binary", 12).space(EmbeddingSpace("a space", 128))
+    with pytest.raises(OptionError, match="the first 8 values of an embedding are zero"):
+        Packing(width=8).cut(np.eye(9, dtype=np.float32)[8:])
 
 
 def test_a_parquet_shows_odd_names_readably_and_exactly(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +15,7 @@ from vitlens.errors import OptionError
 from vitlens.sources import suffix_of
 from vitlens.store.files import FORMATS
 from vitlens.store.places import Folder, is_uri
+from vitlens.vectors import WHOLE
 
 if TYPE_CHECKING:
     from vitlens.display.progress import ProgressBar
@@ -57,8 +58,8 @@ def embed_by_parts(listing: Listing, job: Job, load: Callable[[list[str]], ViTLe
     from vitlens.store.bulk.one_file import into_one_file
 
     folder = Folder(job.out.with_name(job.out.name + ".partial"))
-    bulk = BulkJob(listing, folder, job.model_name, job.settings, named=named_by(listing))
-    return into_one_file(bulk, job.out, Local(bulk.maker(load)), progress)
+    bulk = BulkJob(listing, folder, job.model_name, replace(job.settings, packing=WHOLE), named=named_by(listing))
+    return into_one_file(bulk, job.out, Local(bulk.maker(load)), progress, packing=job.settings.packing)
 
 
 def named_by(listing: Listing) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +20,16 @@ from vitlens.cli.options import (
     ModelOption,
     ReadersOption,
     ReadOption,
+    StoreOption,
     TextOption,
+    WidthOption,
     new_app,
     open_model,
 )
 from vitlens.display.table import Table
-from vitlens.errors import OptionError
+from vitlens.errors import ModelError, OptionError
 from vitlens.store.places import is_uri
+from vitlens.vectors import Packing
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -61,6 +65,8 @@ def embed(
     num_workers: ReadersOption = "auto",
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
+    store: StoreOption = "float32",
+    width: WidthOption = None,
     save_every: Annotated[int, typer.Option(min=1, help="Keep what is done after so many items (and every minute).")] = 1000,
     part_items: Annotated[int, typer.Option(min=1, help="Of a folder of parts: items of a part.")] = 4096,
     engine: Annotated[str, typer.Option(help="Of a folder of parts: local (also under torchrun), or ray.")] = "local",
@@ -90,6 +96,8 @@ def embed(
 
     vitlens embed --manifest items.csv -o items.parquet -b 64 -j 4 --dtype bf16
 
+    vitlens embed photos/ --as image -o photos.parquet --store int8 --width 384
+
     vitlens embed 's3://bucket/shards/{0000..0999}.tar' --as image -o s3://bucket/embeddings/ --engine ray --workers 8
 
     torchrun --nproc-per-node 8 -m vitlens embed photos/ --as image -o embeddings/
@@ -100,7 +108,8 @@ def embed(
 
     listing = Listing(inputs or (), text or (), manifest, modality or ())
     options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
-    settings = Settings(dtype, options, batch_size, num_workers, save_every, overwrite=overwrite)
+    packing = _packing(store, width, model)
+    settings = Settings(dtype, options, batch_size, num_workers, save_every, overwrite=overwrite, packing=packing)
     if output is not None and is_folder(output):
         from vitlens.cli.bulk import Ask, embed_in_bulk
 
@@ -110,6 +119,17 @@ def embed(
     if engine != "local" or ray_address or workers:
         raise OptionError("--engine, --ray-address and --workers are for a folder of parts: -o DIR/")
     _embed_in_one_file(listing, settings, model, output, device, dry_run=dry_run, as_json=as_json)
+
+
+def _packing(store: str, width: int | None, model: str) -> Packing:
+    """What vectors are kept as; a width is compared with the model's before hours of work, where its spec is on this machine."""
+    packing = Packing(store, width)
+    if not packing.whole:
+        from vitlens.zoo import find_spec
+
+        with suppress(ModelError):
+            packing.space(find_spec(model).space)
+    return packing
 
 
 def is_folder(output: str) -> bool:

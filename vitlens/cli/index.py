@@ -19,7 +19,9 @@ from vitlens.cli.options import (
     ModelOption,
     ReadersOption,
     ReadOption,
+    StoreOption,
     TextOption,
+    WidthOption,
     new_app,
 )
 from vitlens.errors import OptionError
@@ -68,8 +70,8 @@ def build(
     text: TextOption = None,
     manifest: ManifestOption = None,
     licence: LicenceOption = None,
-    store: Annotated[str, typer.Option(help="How vectors are kept: float32, float16, int8 or binary.")] = "float32",
-    width: Annotated[int | None, typer.Option(help="Keep only so many of a vector's values (Matryoshka).")] = None,
+    store: StoreOption = "float32",
+    width: WidthOption = None,
     keep_full: Annotated[
         bool, typer.Option("--keep-full", help="Keep float32 besides, to score what was found by less.")
     ] = False,

@@ -48,6 +48,8 @@ DtypeOption = Annotated[
     str,
     typer.Option(help="Arithmetic: fp32, bf16, fp16, or auto: bf16 where a short probe says it pays. Embeddings are float32."),
 ]
+StoreOption = Annotated[str, typer.Option("--store", help="How vectors are kept: float32, float16, int8 or binary.")]
+WidthOption = Annotated[int | None, typer.Option("--width", help="Keep only so many of a vector's values (Matryoshka).")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps ...; by default the best there is.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no model.")]

@@ -106,7 +106,7 @@ def to_onnx(graph: Graph) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(graph.module, (graph.example,), dynamic_shapes=({**varying},), strict=False)
-            made = torch.onnx.export(
+            made: Any = torch.onnx.export(
                 program,
                 (graph.example,),
                 dynamo=True,

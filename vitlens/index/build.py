@@ -134,8 +134,12 @@ class Filling:
         """Put in what a file of embeddings, or a folder of parts, holds.
 
         Raises:
-            SpaceError: it is of another space.
+            SpaceError: it is of another space, or of fewer values than the index has.
+            OptionError: its vectors are kept as bits.
         """
+        if given.first.kind == "binary":
+            advice = "embed them without --store binary; an index keeps bits itself: vitlens index build --store binary"
+            raise OptionError(f"{given.path}: its vectors are kept as bits, too little to score by: {advice}")
         return Filled(sum((self._add_part(part, given.path) for part in given.parts()), Added()))
 
     def _add_part(self, stored: StoredEmbeddings, path: str) -> Added:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlens.index.query import Term
-from vitlens.index.storage import unit
+from vitlens.vectors import unit
 
 if TYPE_CHECKING:
     from vitlens.index.index import Index

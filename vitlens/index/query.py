@@ -16,7 +16,8 @@ import numpy as np
 
 from vitlens import checks
 from vitlens.errors import OptionError, SpaceError
-from vitlens.index.storage import Storage, unit
+from vitlens.index.storage import Storage
+from vitlens.vectors import unit
 
 CALIBRATIONS = ("center", "none")
 

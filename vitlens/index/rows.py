@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vitlens.errors import OptionError, SpaceError
-from vitlens.index.storage import Storage, unit
+from vitlens.index.storage import Storage
 from vitlens.modality import modality_class
 from vitlens.space import EmbeddingSpace
 from vitlens.store.digests import DIGEST, text_digest
+from vitlens.vectors import unit
 
 FIXED = ("key", "modality", "source", "file", "options", "digest", "weights", "licence", "added")
 """The columns that every index has, besides those of its vectors and the users' own."""

@@ -11,7 +11,8 @@ import numpy as np
 from vitlens.index.database import Database, both, quoted
 from vitlens.index.query import Cones, Hit, Query
 from vitlens.index.rows import FIXED
-from vitlens.index.storage import Storage, unit
+from vitlens.index.storage import Storage
+from vitlens.vectors import unit
 
 NPROBES, EF = 20, 100
 """Partitions that are looked into, and how widely in each; `benchmarks/speed/index.py` measures what they give."""

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from vitlens import checks
-
-KINDS = ("float32", "float16", "int8", "binary")
+from vitlens.vectors import KINDS, cut, from_signs, signs, unit, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -90,26 +89,26 @@ class Storage:
 
     def encode(self, vectors: np.ndarray) -> dict[str, Any]:
         """Unit vectors float32 [n, E] as the columns of the table."""
-        cut = self.cut(vectors)
+        kept = self.cut(vectors)
         made: dict[str, np.ndarray] = {"full": vectors.astype(np.float32)}
         if self.coarse:
-            made["bits"] = np.packbits(cut > 0, axis=1)
+            made["bits"] = signs(kept)
         if self.kind == "int8":
-            made["vector"] = np.rint(127 * cut / np.maximum(np.abs(cut).max(axis=1, keepdims=True), 1e-12)).astype(np.int8)
+            made["vector"] = whole_numbers(kept)
         elif self.kind != "binary":
-            made["vector"] = cut.astype(self.kind)
+            made["vector"] = kept.astype(self.kind)
         return {field.name: _lists(made[field.name], field.type) for field in self.fields()}
 
     def decode(self, column: Any) -> np.ndarray:
         """The scored column (Arrow) as unit vectors float32 [n, w]."""
         values = _values(column)
         if self.scored == "bits":
-            values = np.unpackbits(values, axis=1).astype(np.float32) * 2 - 1
+            values = from_signs(values)
         return unit(values.astype(np.float32))
 
     def cut(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors [n, E] cut to the width and normalised."""
-        return unit(vectors[:, : self.width].astype(np.float32))
+        return cut(vectors, self.width)
 
     def to_scored(self, vectors: np.ndarray) -> np.ndarray:
         """Query vectors [n, E] in the values that `decode` gives."""
@@ -117,17 +116,12 @@ class Storage:
 
     def probe(self, query: np.ndarray) -> np.ndarray:
         """What the database is asked for a query [w] (or [E] where the full vectors are kept)."""
-        cut = self.cut(query[None])
-        return np.packbits(cut > 0, axis=1)[0] if self.coarse else cut[0]
+        asked = self.cut(query[None])
+        return signs(asked)[0] if self.coarse else asked[0]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return asdict(self)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, w] of length 1; what has no length stays 0."""
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
 def _lists(values: np.ndarray, kind: Any) -> Any:

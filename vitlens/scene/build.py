@@ -25,6 +25,7 @@ from vitlens.scene.folder import CARD, EMBEDDINGS, FORMAT, FRAMES, MESH, VOXELS,
 from vitlens.scene.recording import Recording
 from vitlens.scene.surface import Mesh, Voxels, fuse_surface
 from vitlens.scene.windows import Cutting
+from vitlens.vectors import Packing
 
 if TYPE_CHECKING:
     from vitlens.model import ViTLens
@@ -219,7 +220,7 @@ def _write_embeddings(path: Path, vectors: np.ndarray, names: list[str], rows: n
     from vitlens.store.files import Column, Content, write_embeddings
 
     column = Column(names, rows.tolist(), lambda: iter([vectors]))
-    write_embeddings(path, Content(model.space, model.spec.name, {"image": column}, half=True))
+    write_embeddings(path, Content(model.space, model.spec.name, {"image": column}, Packing("float16")))
 
 
 class _Clock:

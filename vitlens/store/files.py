@@ -4,8 +4,11 @@
                  space, dim, model, weights (JSON)
     parquet      a row per item: row, item, modality, embedding, digest; vitlens.space, .dim, .model and .weights in the schema's
                  metadata
-    safetensors  <modality> [n, E] float32 or float16, <modality>.rows [n] int64, <modality>.digests [n, 16] uint8; items (JSON),
+    safetensors  <modality> [n, E] float32, <modality>.rows [n] int64, <modality>.digests [n, 16] uint8; items (JSON),
                  space, dim, model, weights (JSON) in the metadata
+
+Vectors kept as less (`vitlens.vectors`: float16, int8, bits) have that type and say so in `store`; `dim` is the number of their
+values. They are read as float32.
 
 `rows` are positions among the inputs, so that what was read from a manifest can be joined with it again. `digests` are of the
 items' contents, `weights` the hash of the weights behind each modality: by them an index knows what it has; files may lack both.
@@ -30,12 +33,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from vitlens import checks
 from vitlens.disk import atomic, output_file
 from vitlens.errors import InputError, OptionError
 from vitlens.sources import check_file, decoding, suffix_of
 from vitlens.space import Embeddings, EmbeddingSpace
 from vitlens.store.digests import DIGEST, stack_digests
 from vitlens.store.places import Folder, is_uri
+from vitlens.vectors import KINDS, WHOLE, Packing, decoded
 
 FORMATS = ("npz", "parquet", "safetensors")
 ACCEPTED = "an embedding file written by `vitlens embed`: .npz, .parquet or .safetensors, or a folder of its parts"
@@ -69,23 +74,41 @@ class Content:
     space: EmbeddingSpace
     model: str
     columns: Mapping[str, Column] = field(default_factory=dict)
-    half: bool = False
-    """Whether vectors are written as float16, which safetensors files may hold; they are read as float32 all the same."""
+    packing: Packing = WHOLE
+    """What vectors [k, E] of the columns are written as; `space` is that of all their values."""
     about: Mapping[str, str] = field(default_factory=dict)
     """More for the metadata of a parquet file."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """Modality -> hash of the weights that made its embeddings."""
 
+    @property
+    def written_space(self) -> EmbeddingSpace:
+        """The space of what is written."""
+        return self.packing.space(self.space)
+
+    @property
+    def values(self) -> tuple[np.dtype[Any], int]:
+        """Type of what is written, and how many of it a vector has."""
+        dtype, packed = self.packing.written
+        return dtype, self.written_space.dim // packed
+
+    def pieces(self, column: Column) -> Iterator[np.ndarray]:
+        """A column's vectors as they are written."""
+        for piece in column.pieces():
+            yield np.ascontiguousarray(self.packing.encode(self.packing.cut(np.asarray(piece, np.float32))))
+
 
 class StoredEmbeddings(Embeddings):
     """`Embeddings` from a file, with what belongs to their rows - `names`, `rows`, `digests` per modality - and the model's name.
 
-    `weights` is the hash of the weights behind each modality. A file may lack digests (then there are none) and weights.
+    `weights` is the hash of the weights behind each modality. A file may lack digests (then there are none) and weights. `kind`
+    says what the vectors were kept as; as int8 and as bits they are near what they were.
     """
 
-    def __init__(self, space: EmbeddingSpace, model: str) -> None:
+    def __init__(self, space: EmbeddingSpace, model: str, kind: str = "float32") -> None:
         super().__init__(space)
         self.model = model
+        self.kind = checks.one_of("store", kind, KINDS)
         self.names: dict[str, list[str]] = {}
         self.rows: dict[str, list[int]] = {}
         self.digests: dict[str, list[bytes]] = {}
@@ -94,10 +117,14 @@ class StoredEmbeddings(Embeddings):
     def add(
         self, modality: str, vectors: np.ndarray, names: Sequence[str], rows: Sequence[int], digests: Sequence[bytes] = ()
     ) -> None:
-        """Put one modality's embeddings [n, E] in."""
+        """Put one modality's embeddings in, [n, E] as they are written."""
         import torch
 
-        self[modality] = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        self.put(modality, torch.from_numpy(np.array(decoded(vectors, self.kind), dtype=np.float32)), names, rows, digests)
+
+    def put(self, modality: str, vectors: Any, names: Sequence[str], rows: Sequence[int], digests: Sequence[bytes]) -> None:
+        """Put one modality's embeddings in, a tensor float32 [n, E]."""
+        self[modality] = vectors
         self.names[modality], self.rows[modality], self.digests[modality] = list(names), list(rows), list(digests)
         self.kept[modality], self.errors[modality] = list(range(len(names))), []
 
@@ -125,21 +152,25 @@ def _write_npz(stream: IO[bytes], content: Content) -> None:
     with zipfile.ZipFile(stream, "w") as archive:
         for modality, column in content.columns.items():
             with archive.open(_member(f"{modality}.npy"), "w", force_zip64=True) as member:
-                shape = (len(column.items), content.space.dim)
-                np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                for piece in column.pieces():
-                    member.write(np.ascontiguousarray(piece, dtype="<f4").tobytes())
+                dtype, width = content.values
+                described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(member, {**described, "shape": (len(column.items), width)})
+                for piece in content.pieces(column):
+                    member.write(piece.tobytes())
             _add_array(archive, f"{modality}_items", np.array(column.items, dtype=np.str_))
             _add_array(archive, f"{modality}_rows", np.array(column.rows, dtype=np.int64))
             if column.digests:
                 _add_array(archive, f"{modality}_digests", stack_digests(column.digests))
-        for key, value in (("space", content.space.name), ("model", content.model), ("weights", _weights(content))):
-            _add_array(archive, key, np.array(value))
-        _add_array(archive, "dim", np.array(content.space.dim))
+        for key, value in _metadata(content).items():
+            _add_array(archive, key, np.array(int(value) if key == "dim" else value))
 
 
-def _weights(content: Content) -> str:
-    return json.dumps(dict(content.weights), sort_keys=True)
+def _metadata(content: Content) -> dict[str, str]:
+    """What every format says of its embeddings."""
+    space = content.written_space
+    told = {"space": space.name, "dim": str(space.dim), "model": content.model}
+    told["weights"] = json.dumps(dict(content.weights), sort_keys=True)
+    return told if content.packing.kind == "float32" else {**told, "store": content.packing.kind}
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -159,18 +190,19 @@ def write_parquet(stream: IO[bytes], content: Content) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [("row", pa.int64()), ("item", pa.string()), ("modality", pa.string()), ("embedding", pa.list_(pa.float32()))]
+    dtype, width = content.values
+    kind = pa.from_numpy_dtype(dtype)
+    fields = [("row", pa.int64()), ("item", pa.string()), ("modality", pa.string()), ("embedding", pa.list_(kind))]
     digested = any(column.digests for column in content.columns.values())
     fields += [("digest", pa.binary())] if digested else []
     odd = any(_is_odd(item) for column in content.columns.values() for item in column.items)
     fields += [("item_bytes", pa.binary())] if odd else []
-    metadata = {"vitlens.space": content.space.name, "vitlens.dim": str(content.space.dim), "vitlens.model": content.model}
-    metadata["vitlens.weights"] = _weights(content)
+    metadata = {f"vitlens.{key}": value for key, value in _metadata(content).items()}
     schema = pa.schema(fields, metadata={**metadata, **content.about})
     with pq.ParquetWriter(stream, schema) as writer:
-        for rows, items, modalities, vectors, digests in _in_input_order(content.columns):
-            offsets = np.arange(len(rows) + 1, dtype=np.int32) * content.space.dim
-            lists = pa.ListArray.from_arrays(offsets, np.concatenate(vectors, dtype=np.float32))
+        for rows, items, modalities, vectors, digests in _in_input_order(content):
+            offsets = np.arange(len(rows) + 1, dtype=np.int32) * width
+            lists = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(vectors), kind))
             more = [digests] * digested + [[exact_name(item) for item in items]] * odd
             writer.write_table(pa.table([rows, [*map(shown_name, items)], modalities, lists, *more], schema=schema))
 
@@ -190,16 +222,16 @@ def _is_odd(name: str) -> bool:
     return not name.isascii() and bool(re.search(_SURROGATES, name))
 
 
-def _in_input_order(columns: Mapping[str, Column]) -> Iterator[tuple[list[Any], ...]]:
+def _in_input_order(content: Content) -> Iterator[tuple[list[Any], ...]]:
     """Rows, items, modalities, vectors, digests of all modalities merged by their position among the inputs, some at a time."""
 
     def entries(place: int, modality: str, column: Column) -> Iterator[tuple[int, int, str, str, np.ndarray, bytes | None]]:
-        vectors = (vector for piece in column.pieces() for vector in piece)
+        vectors = (vector for piece in content.pieces(column) for vector in piece)
         digests: Sequence[bytes | None] = column.digests or [None] * len(column.rows)
         for row, item, vector, digest in zip(column.rows, column.items, vectors, digests, strict=True):
             yield row, place, item, modality, vector, digest
 
-    streams = [entries(place, modality, column) for place, (modality, column) in enumerate(columns.items())]
+    streams = [entries(place, modality, column) for place, (modality, column) in enumerate(content.columns.items())]
     merged = heapq.merge(*streams, key=lambda entry: entry[:2])
     while batch := list(islice(merged, _ROWS)):
         rows, _, *others = (list(values) for values in zip(*batch, strict=True))
@@ -211,14 +243,13 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     wants everything in memory at once."""
     names = json.dumps({modality: column.items for modality, column in content.columns.items()}, ensure_ascii=False)
     names = re.sub(_SURROGATES, lambda found: f"\\u{ord(found[0]):04x}", names)
-    metadata = {"space": content.space.name, "dim": str(content.space.dim), "model": content.model, "items": names}
-    metadata["weights"] = _weights(content)
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": {**_metadata(content), "items": names}}
+    dtype, width = content.values
+    values = {"<f4": "F32", "<f2": "F16", "|i1": "I8", "|u1": "U8"}[dtype.str]
     at = 0
     for modality, column in content.columns.items():
         n = len(column.items)
-        vectors = ("F16", 2) if content.half else ("F32", 4)
-        members = [(modality, [n, content.space.dim], vectors), (f"{modality}.rows", [n], ("I64", 8))]
+        members = [(modality, [n, width], (values, dtype.itemsize)), (f"{modality}.rows", [n], ("I64", 8))]
         members += [(f"{modality}.digests", [n, DIGEST], ("U8", 1))] * bool(column.digests)
         for key, shape, (kind, size) in members:
             end = at + size * math.prod(shape)
@@ -228,8 +259,8 @@ def _write_safetensors(stream: IO[bytes], content: Content) -> None:
     text += b" " * (-len(text) % 8)
     stream.write(len(text).to_bytes(8, "little") + text)
     for column in content.columns.values():
-        for piece in column.pieces():
-            stream.write(np.ascontiguousarray(piece, dtype="<f2" if content.half else "<f4").tobytes())
+        for piece in content.pieces(column):
+            stream.write(piece.tobytes())
         stream.write(np.array(column.rows, dtype="<i8").tobytes())
         stream.write(b"".join(column.digests))
 
@@ -279,7 +310,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
         digests = (
             [digest for part in those for digest in part.digests[modality]] if all(p.digests[modality] for p in those) else []
         )
-        whole.add(modality, torch.cat([part[modality] for part in those]).numpy(), names, rows, digests)
+        whole.put(modality, torch.cat([part[modality] for part in those]), names, rows, digests)
     whole.weights = {modality: weights for part in parts for modality, weights in part.weights.items()}
     return whole
 
@@ -317,7 +348,8 @@ def _folder_parts(folder: Folder) -> Iterator[StoredEmbeddings]:
 
 def _read_npz(path: Path) -> StoredEmbeddings:
     with np.load(path, allow_pickle=False) as archive:
-        stored = StoredEmbeddings(EmbeddingSpace(str(archive["space"]), int(archive["dim"])), str(archive["model"]))
+        kind = str(archive["store"]) if "store" in archive.files else "float32"
+        stored = StoredEmbeddings(EmbeddingSpace(str(archive["space"]), int(archive["dim"])), str(archive["model"]), kind)
         for key in archive.files:
             if f"{key}_items" in archive.files:
                 known = archive[f"{key}_digests"] if f"{key}_digests" in archive.files else []
@@ -340,8 +372,8 @@ def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
     with source.open("rb") if isinstance(source, Path) else source as stream:
         table = read_table(stream)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    dim = int(metadata["vitlens.dim"])
-    stored = StoredEmbeddings(EmbeddingSpace(metadata["vitlens.space"], dim), metadata["vitlens.model"])
+    kind, dim = metadata.get("vitlens.store", "float32"), int(metadata["vitlens.dim"])
+    stored = StoredEmbeddings(EmbeddingSpace(metadata["vitlens.space"], dim), metadata["vitlens.model"], kind)
     for modality in table["modality"].unique().to_pylist():
         part = table.filter(pc.equal(table["modality"], modality))
         pieces = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in part["embedding"].chunks]
@@ -351,7 +383,7 @@ def _read_parquet(source: Path | IO[bytes]) -> StoredEmbeddings:
             names = [n if b is None else b.decode("utf-8", "surrogateescape") for n, b in zip(names, exact, strict=True)]
         known = part["digest"].to_pylist() if "digest" in part.column_names else []
         digests = [] if None in known else known
-        stored.add(modality, np.concatenate(pieces).reshape(-1, dim), names, part["row"].to_pylist(), digests)
+        stored.add(modality, np.concatenate(pieces).reshape(len(names), -1), names, part["row"].to_pylist(), digests)
     stored.weights = json.loads(metadata.get("vitlens.weights", "{}"))
     return stored
 
@@ -361,7 +393,8 @@ def _read_safetensors(path: Path) -> StoredEmbeddings:
 
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
-        stored = StoredEmbeddings(EmbeddingSpace(metadata["space"], int(metadata["dim"])), metadata["model"])
+        space = EmbeddingSpace(metadata["space"], int(metadata["dim"]))
+        stored = StoredEmbeddings(space, metadata["model"], metadata.get("store", "float32"))
         for modality, names in json.loads(metadata["items"]).items():
             key = f"{modality}.digests"
             digests = [digest.tobytes() for digest in file.get_tensor(key)] if key in file.keys() else []  # noqa: SIM118

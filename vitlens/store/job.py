@@ -28,6 +28,7 @@ from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.parts import Parts
 from vitlens.store.store import Embedded, EmbeddingStore, Listed
 from vitlens.store.work_folder import WorkFolder
+from vitlens.vectors import WHOLE, Packing
 from vitlens.words import unknown_words
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Settings:
     save_seconds: float = 60.0
     """A part is written after this time even if it is small."""
     overwrite: bool = False
+    packing: Packing = WHOLE
+    """What vectors are written as. What a stopped job keeps is whole all the same."""
 
     def __post_init__(self) -> None:
         checks.one_of("--dtype", self.dtype, (*PRECISIONS, AUTO))
@@ -161,7 +164,17 @@ class Job:
             work.close(remove=True)
             seconds = time.monotonic() - begun
             precision = {modality: str(embedded.parts.about["precision"]) for modality, embedded in found.items()}
-            return Result(output, _space(found), counts, failures, errors_file, resumed, seconds, run.remarks, precision)
+            return Result(
+                output,
+                self.settings.packing.space(_space(found)),
+                counts,
+                failures,
+                errors_file,
+                resumed,
+                seconds,
+                run.remarks,
+                precision,
+            )
         except KeyboardInterrupt as error:
             done, total = run.done() if run else 0, len(self.inputs.items)
             kept = f"{done} of {total} items are kept in {work.path}; the same command goes on from there"
@@ -185,7 +198,7 @@ class Job:
         counts = {modality: len(column.items) for modality, column in columns.items()}
         if any(counts.values()):
             weights = {modality: str(embedded.parts.about["weights"]) for modality, embedded in found.items()}
-            write_embeddings(self.out, Content(_space(found), self.model_name, columns, weights=weights))
+            write_embeddings(self.out, Content(_space(found), self.model_name, columns, self.settings.packing, weights=weights))
         return (self.out if any(counts.values()) else None), counts, sorted(failures, key=lambda failure: failure.row)
 
 

@@ -16,6 +16,7 @@ from vitlens.serve.logs import Visit
 from vitlens.serve.refusals import invalid
 from vitlens.serve.schemas import CohereRequest, ErrorReply, Inputs
 from vitlens.serve.service import Embedded, Service
+from vitlens.vectors import cut
 
 B = TypeVar("B", bound=Inputs | CohereRequest)
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -91,11 +92,9 @@ def shortened(vectors: np.ndarray, dimensions: int | None, param: str = "dimensi
         return vectors
     if not 1 <= dimensions <= vectors.shape[1]:
         raise invalid(f"{param} must be from 1 to {vectors.shape[1]}, found {dimensions}", param)
-    cut = vectors[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    if not (lengths > 1e-6).all():
+    if not (np.linalg.norm(vectors[:, :dimensions], axis=1) > 1e-6).all():
         raise invalid(f"{param} {dimensions}: the first {dimensions} values of an embedding are zero; keep more", param)
-    return cut / lengths
+    return cut(vectors, dimensions)
 
 
 def as_base64(row: np.ndarray) -> str:

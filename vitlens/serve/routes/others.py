@@ -17,6 +17,7 @@ from vitlens.serve.refusals import Refusal, invalid
 from vitlens.serve.routes.common import REFUSALS, as_base64, asked, embedded, listed, ready_service, remarks_of, shortened, takes
 from vitlens.serve.schemas import CohereRequest
 from vitlens.serve.service import Service
+from vitlens.vectors import signs, whole_numbers
 
 router = APIRouter(responses=REFUSALS)
 
@@ -48,18 +49,16 @@ async def embed(request: Request) -> JSONResponse:
 
 
 def _as_type(vectors: np.ndarray, kind: str) -> list[Any]:
-    """Embeddings [n, E] in one of Cohere's types. Whole numbers fill their range by each vector's largest value, which leaves
-    cosines as they are but for rounding; binary ones hold the signs, eight to a byte, the first in the highest bit.
-    """
+    """Embeddings [n, E] in one of Cohere's types: see `vitlens.vectors`."""
     if kind == "float":
         return list(vectors.tolist())
     if kind == "base64":
         return [as_base64(row) for row in vectors]
     if kind in ("binary", "ubinary"):
-        packed = np.packbits(vectors > 0, axis=1)
+        packed = signs(vectors)
         return list((packed if kind == "ubinary" else packed.astype(np.int16) - 128).tolist())
-    whole = np.rint(127 * vectors / np.abs(vectors).max(axis=1, keepdims=True)).astype(np.int16)
-    return list((whole if kind == "int8" else whole + 128).tolist())
+    whole = whole_numbers(vectors)
+    return list((whole if kind == "int8" else whole.astype(np.int16) + 128).tolist())
 
 
 # --- Weaviate ---

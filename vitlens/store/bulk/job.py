@@ -174,6 +174,7 @@ class BulkJob:
             "dtype": self.settings.dtype,
             "read options": self.settings.read_options,
             "part items": self.part_items,
+            **({} if self.settings.packing.whole else {"store": asdict(self.settings.packing)}),
             "inputs": list(self.named),
         }
 
@@ -256,7 +257,8 @@ class BulkJob:
             "format": FORMAT,
             "model": self.model_name,
             "space": space[0],
-            "dim": space[1],
+            "dim": self.settings.packing.width or space[1],
+            "store": self.settings.packing.kind,
             "weights": towers,
             "dtype": self.settings.dtype,
             "embeddings": result.counts,

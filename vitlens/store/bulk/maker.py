@@ -207,7 +207,7 @@ class Maker:
         weights = {modality: abouts[modality]["weights"] for modality in columns}
         about = {"vitlens.precision": next(iter(abouts.values()))["precision"]}
         stream = io.BytesIO()
-        content = Content(EmbeddingSpace(space.name, space.dim), self.model_name, columns, about=about, weights=weights)
+        content = Content(EmbeddingSpace(space.name, space.dim), self.model_name, columns, self.settings.packing, about, weights)
         write_parquet(stream, content)
         self.folder.write(name, stream.getvalue())
         return stream.tell()

@@ -15,10 +15,11 @@ from vitlens.store.bulk.job import BulkJob, Pool, first_failures
 from vitlens.store.engine import Progress
 from vitlens.store.files import Column, Content, load_embeddings, write_embeddings
 from vitlens.store.job import Result, write_errors
+from vitlens.vectors import WHOLE, Packing
 
 
-def into_one_file(job: BulkJob, out: Path, pool: Pool, progress: Progress | None = None) -> Result:
-    """Run a bulk job, and put its parts together in the file `out`.
+def into_one_file(job: BulkJob, out: Path, pool: Pool, progress: Progress | None = None, *, packing: Packing = WHOLE) -> Result:
+    """Run a bulk job whose parts are whole, and put them together in the file `out`, its vectors as `packing` says.
 
     Raises:
         OptionError: parts that could not be made; the others are kept, and the same command goes on.
@@ -39,7 +40,8 @@ def into_one_file(job: BulkJob, out: Path, pool: Pool, progress: Progress | None
         columns = {
             m: Column(stored.names[m], stored.rows[m], partial(_whole, stored[m].numpy()), stored.digests[m]) for m in stored
         }
-        write_embeddings(out, Content(space, job.model_name, columns, weights=stored.weights))
+        write_embeddings(out, Content(space, job.model_name, columns, packing, weights=stored.weights))
+        space = packing.space(space)
     shutil.rmtree(job.out.name)
     return Result(out if space else None, space, done.counts, failures, errors_file, done.resumed_items, done.seconds)
 
