@@ -7,8 +7,8 @@ Preprocessing follows ViT-Lens (arXiv 2311.16081) on the ImageNet-EEG recordings
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +21,15 @@ from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import PerceiverConfig
 from vitlens.modalities import eeg_values as values
 from vitlens.modalities.companions import companions
+from vitlens.modalities.eeg_drawing import draw_traces
 from vitlens.modalities.eeg_example import imitated
-from vitlens.modalities.eeg_layouts import LAYOUTS
+from vitlens.modalities.eeg_kept import PREPARED, RECORDING, of_file
 from vitlens.modalities.eeg_montage import ACCEPTED, Montage, Picking, in_words
+from vitlens.modalities.eeg_options import check_reading, interval, names_option, places_option
 from vitlens.modalities.eeg_places import plain, positions
 from vitlens.modalities.eeg_recordings import Recording, from_file
 from vitlens.modalities.eeg_values import UNITS
+from vitlens.modalities.eeg_windows import checked_windows, every, in_file
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source, suffix_of
 
@@ -89,15 +92,15 @@ class EEG(Modality):
         checks.number("eeg: rate", self.rate, least=10, most=100_000)
         checks.one_of("eeg: short", self.short, ("error", "stretch"))
         checks.flag("eeg: standardize", self.standardize)
-        object.__setattr__(self, "window", _interval("window", self.window, 0, math.inf))
+        object.__setattr__(self, "window", interval("window", self.window, 0, math.inf))
         if round(self.window[1] * self.rate) - round(self.window[0] * self.rate) < 2:
             raise OptionError(f"eeg: window {list(self.window)} holds less than two samples at {self.rate} Hz")
         if self.band is not None:
-            object.__setattr__(self, "band", _interval("band", self.band, 1e-3, self.rate / 2))
+            object.__setattr__(self, "band", interval("band", self.band, 1e-3, self.rate / 2))
         if self.names is not None:
-            object.__setattr__(self, "names", _names_option(self.names, self.channels))
+            object.__setattr__(self, "names", names_option(self.names, self.channels))
         if self.places is not None:
-            object.__setattr__(self, "places", _places_option(self.places, self.names))
+            object.__setattr__(self, "places", places_option(self.places, self.names))
         if self.reference is not None:
             checks.one_of("eeg: reference", self.reference, ("average",))
 
@@ -119,6 +122,8 @@ class EEG(Modality):
         montage: str | Mapping[str, Sequence[float]] | None = None,
         sparse: bool = False,
         reference: str | None = None,
+        windows: float | str | None = None,
+        keep: bool = False,
         format: str | None = None,
         key: str | None = None,
     ) -> Sample:
@@ -132,6 +137,8 @@ class EEG(Modality):
         as missing, as those do that a file marks. `montage` says where electrodes sit if names and file do not: one of MNE's
         standard montages, or metres by name. `sparse` insists on few or far electrodes. `reference` "average" re-references.
 
+        `windows` makes several items of a recording, see the method of this name; `keep` keeps what is read for the next of them.
+
         `unit` is that of an array's values (a file's own units are known; another `unit` than "V" scales them further, for files
         that state theirs wrongly); "standardized" values have mean 0 and deviation 1 per channel and are left as they are. `rate`
         belongs to an array; of a recording it is only checked. `key` names the array of an .npz. `info["montage"]` says what was
@@ -141,11 +148,30 @@ class EEG(Modality):
             InputError: missing, empty or truncated, lacks channels, flat, not finite, not of its unit, an array without rate ...
             OptionError: an unknown `unit`, or a `start` or `epoch` that is no number.
         """
-        _check_options(unit, start, epoch, bads, sparse, reference)
+        check_reading(unit, start, epoch, bads, sparse, reference)
+        if windows is not None:
+            raise OptionError("eeg: windows= makes several items of one: EEG.windows() lists them, so does vitlens embed")
+        checks.flag("eeg: keep", keep)
         given = Source(source, ACCEPTED)
         rate = None if rate is None else values.checked_rate(rate, given)
         pick = Picking(self._montage(), channels, tuple(bads), montage, sparse)
-        recording = self._recording(given, rate, unit, float(start), int(epoch), pick, format, key)
+
+        def read() -> Sample:
+            sample = self._sample(self._recording(given, rate, unit, float(start), int(epoch), pick, format, key), unit, given)
+            if keep:
+                sample = replace(sample, info={**sample.info, "begins": float(start) - sample.info["start"], "keep": True})
+            return sample
+
+        if not keep or not given.is_path:
+            sample = read()
+        else:
+            asked = of_file(source), repr((self, rate, unit, epoch, pick, format, key))
+            sample = RECORDING.get(asked, read, lambda last: _holds(last, float(start)))
+            sample = replace(sample, info={**sample.info, "start": float(start) - sample.info["begins"]})
+        return sample if reference is None else replace(sample, info={**sample.info, "reference": reference})
+
+    def _sample(self, recording: Recording, unit: str, given: Source) -> Sample:
+        """The model's channels of what was read, and what is known of them."""
         picked, seconds = recording.picked, recording.data.shape[1] / recording.rate
         remarks = [*recording.remarks, *values.check_volts(recording.data, unit, recording.names, given), *picked.remarks]
         if not 0 <= recording.start < seconds:
@@ -157,9 +183,28 @@ class EEG(Modality):
         if facts := picked.facts():
             info["montage"] = facts
             remarks.insert(0, in_words(facts))
-        if reference is not None:
-            info["reference"] = reference
         return Sample(picked.apply(recording.data), given.name, {**info, "remarks": remarks} if remarks else info)
+
+    def windows(self, source: Any, how: Any, **options: Any) -> dict[str, dict[str, Any]]:
+        """The windows of a recording: what each is called ("t=2.5"), and its read options (start=2.5).
+
+        `how` is a number - a window every so many seconds, of each piece of the recording - or a text: one at every event of
+        this name or pattern (marks of the file, codes of a trigger channel; "event 12" where the name is a number); of a file of
+        epochs those of this name. `options` are those of the reading.
+
+        Raises:
+            InputError: no recording, one shorter than a window, or no such event; those there are are listed.
+            OptionError: a `how` that is neither.
+        """
+        how, given = checked_windows(how), Source(source, ACCEPTED)
+        if not given.is_array:
+            with given.local_file(self.extensions, options.get("format")) as path:
+                if suffix_of(path) not in ("npy", "npz"):
+                    return in_file(path, given, how, self.window)
+        if isinstance(how, str):
+            raise given.refuse(f"an array, and windows at events {how!r}", "windows every so many seconds")
+        sample = self.inspect(source, **{**options, "start": 0.0})
+        return every(how, [(0.0, sample.data.shape[1] / sample.info["rate"])], self.window, given)
 
     def _recording(
         self,
@@ -218,12 +263,15 @@ class EEG(Modality):
             reach = round(JITTER * self.rate)
             shift = int(torch.randint(-min(reach, first), max(0, min(reach, total - last)) + 1, ()))
             first, last = first + shift, last + shift
-        step = max(1, (1 << 23) // max(total, data.shape[1]))  # channels at a time, for the sake of memory
         standardized = sample.info.get("unit") == "standardized"
         if sample.info.get("reference") or self.reference:
             data = self._rereferenced(data, standardized, sample.source)
-        parts = [self._window(data[i : i + step], rate, first, last, standardized) for i in range(0, len(data), step)]
-        window = torch.from_numpy(np.concatenate(parts))
+        if sample.info.get("keep"):
+            whole = self._kept(sample.data, data, rate, total, standardized)[:, first:last]
+            window = torch.from_numpy(_stretch(whole, self.samples).astype(np.float32))
+        else:
+            parts = [_stretch(part[:, first:last], self.samples) for part in self._parts(data, rate, total, standardized)]
+            window = torch.from_numpy(np.concatenate(parts).astype(np.float32))
         return window + NOISE * window.std() * torch.randn_like(window) if train else window
 
     def _rereferenced(self, data: np.ndarray, standardized: bool, source: str) -> np.ndarray:
@@ -239,8 +287,23 @@ class EEG(Modality):
     def _speed(self, rate: float) -> Fraction:
         return (Fraction(self.rate) / Fraction(rate)).limit_denominator(10_000)
 
-    def _window(self, data: np.ndarray, rate: float, first: int, last: int, standardized: bool) -> np.ndarray:
-        """Samples `first` to `last`, at the model's rate, of some channels, stretched to float32 [c, samples]."""
+    def _kept(self, key: np.ndarray, data: np.ndarray, rate: float, total: int, standardized: bool) -> np.ndarray:
+        """All of a recording as windows are cut from it, float32 [channels, total]."""
+
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            whole = np.empty((len(data), total), np.float32)
+            np.concatenate(list(self._parts(data, rate, total, standardized)), out=whole, casting="same_kind")
+            return key, whole  # the key is held: no other array can take its place in memory
+
+        return PREPARED.get((id(key), self, data is key), make, lambda last: last[0] is key)[1]
+
+    def _parts(self, data: np.ndarray, rate: float, total: int, standardized: bool) -> Iterator[np.ndarray]:
+        """All samples at the model's rate, some channels at a time for the sake of memory."""
+        step = max(1, (1 << 23) // max(total, data.shape[1]))
+        return (self._prepared(data[i : i + step], rate, standardized) for i in range(0, len(data), step))
+
+    def _prepared(self, data: np.ndarray, rate: float, standardized: bool) -> np.ndarray:
+        """Some channels at the model's rate, filtered and standardized, float64 [c, total]."""
         data, speed = data.astype(np.float64), self._speed(rate)
         if speed != 1:
             from scipy.signal import resample_poly
@@ -256,7 +319,7 @@ class EEG(Modality):
         if self.standardize and not standardized:
             deviation = data.std(axis=1, keepdims=True)
             data = (data - data.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
-        return _stretch(data[:, first:last], self.samples).astype(np.float32)
+        return data
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
         """One convolution over time: [b, channels, samples] -> [b, n, width], positions included."""
@@ -330,29 +393,7 @@ class EEG(Modality):
 
     def draw(self, sample: Sample, axes: Axes) -> None:
         """Up to 16 channels one above the other, over seconds, with a bar for the scale."""
-        from matplotlib import rcParams
-
-        rate, begin = sample.info["rate"], sample.info.get("start", 0.0)
-        offset = int(begin * rate)
-        data = np.asarray(sample.data, np.float64)[:, offset : offset + max(2, int(4 * rate))]
-        rows = np.unique(np.linspace(0, len(data) - 1, min(16, len(data))).round().astype(int))
-        traces = data[rows] - np.median(data[rows], axis=1, keepdims=True)
-        names = list(sample.info.get("channels") or map(str, range(1, len(data) + 1)))
-        gap = 4 * float(np.median(traces.std(axis=1))) or float(np.abs(traces).max()) or 1.0
-        seconds = begin + np.arange(traces.shape[1]) / rate
-        for i, trace in enumerate(traces):
-            axes.plot(seconds, trace - i * gap, linewidth=0.7, color=f"C{i % 10}")
-        axes.set_yticks([-i * gap for i in range(len(rows))], [names[row] for row in rows])
-        axes.set_xlim(begin, begin + len(seconds) / rate)
-        axes.set_ylim(-len(rows) * gap, gap)
-        axes.set_xlabel("time (s)")
-        standardized = sample.info.get("unit") == "standardized"
-        bar = 10.0 ** math.floor(math.log10(gap))
-        bar *= 5 if gap >= 5 * bar else 2 if gap >= 2 * bar else 1
-        label = f"{bar:g} deviations" if standardized else f"{1e6 * bar:g} microvolts"
-        beside, ink = axes.get_yaxis_transform(), rcParams["text.color"]
-        axes.plot([1.01, 1.01], [gap - bar, gap], color=ink, linewidth=2, transform=beside, clip_on=False)
-        axes.text(1.02, gap - bar / 2, label, rotation=90, va="center", ha="left", transform=beside)
+        draw_traces(sample, axes)
 
     def explore(self, sample: Sample) -> dict[str, Any]:
         """Where on the head the electrodes sit that the 10-05 system knows by name; seen from above."""
@@ -375,48 +416,10 @@ class _AnyMontage(EEG):
         return Montage(None, None)
 
 
-def _interval(option: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    start, stop = checks.numbers(f"eeg: {option} (from, to)", value, 2)
-    if not low <= start < stop < high:
-        raise OptionError(f"eeg: {option} must rise from {low:g} or more to less than {high:g}, found {list(value)}")
-    return start, stop
-
-
-def _names_option(names: Any, channels: int) -> tuple[str, ...]:
-    if isinstance(names, str):
-        names = LAYOUTS[checks.one_of("eeg: names (a list of channel names, or a layout)", names, LAYOUTS)]
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and plain(name) for name in names):
-        raise OptionError(f"eeg: names must be a list of channel names, found {names!r:.80}")
-    if len(names) != channels:
-        raise OptionError(f"eeg: names lists {len(names)} channels, but channels is {channels}")
-    if len({plain(name) for name in names}) != len(names):
-        raise OptionError("eeg: names holds a channel twice")
-    return tuple(names)
-
-
-def _places_option(places: Any, names: Any) -> tuple[tuple[float, ...], ...]:
-    """Directions of length 1."""
-    if names is None or len(checks.listed("eeg: places", places)) != len(names):
-        raise OptionError(f"eeg: places must be one for each of names, found {len(places)} for {len(names or ())}")
-    found = [checks.numbers(f"eeg: places, {name} (x, y, z)", place, 3) for name, place in zip(names, places, strict=True)]
-    if not all(map(any, found)):
-        raise OptionError("eeg: places holds the head's centre, which is no direction")
-    return tuple(place if abs(math.hypot(*place) - 1) < 1e-4 else _unit(place) for place in found)
-
-
-def _unit(place: Sequence[float]) -> tuple[float, ...]:
-    return tuple(value / math.hypot(*place) for value in place)
-
-
-def _check_options(unit: Any, start: Any, epoch: Any, bads: Any, sparse: Any, reference: Any) -> None:
-    checks.one_of("eeg: unit", unit, UNITS)
-    checks.number("eeg: start (seconds into the recording)", start)
-    checks.whole("eeg: epoch", epoch)
-    if not isinstance(bads, list | tuple) or not all(isinstance(name, str) for name in bads):
-        raise OptionError(f"eeg: bads must be a list of channel names, found {bads!r:.80}")
-    checks.flag("eeg: sparse", sparse)
-    if reference is not None:
-        checks.one_of("eeg: reference", reference, ("average",))
+def _holds(sample: Sample, start: float) -> bool:
+    """Whether a kept recording, or the piece of one, goes over the moment `start`."""
+    begins, seconds = sample.info["begins"], sample.data.shape[1] / sample.info["rate"]
+    return bool(begins <= start < begins + seconds)
 
 
 def _stretch(data: np.ndarray, samples: int) -> np.ndarray:

@@ -75,7 +75,7 @@ def from_file(path: Path, source: Source, pick: Picking, *, start: float, epoch:
 
 
 def _read(path: Path, source: Source, pick: Picking, start: float, epoch: int, factor: float) -> Recording:
-    with source.decoding(), _remarks() as remarks, _opened(path, source) as recording:
+    with source.decoding(), quiet() as remarks, opened(path, source) as recording:
         import mne
 
         chosen = _picks(recording, pick, source)
@@ -85,7 +85,7 @@ def _read(path: Path, source: Source, pick: Picking, start: float, epoch: int, f
                 raise source.refuse(f"epoch {epoch} of {len(recording)}", "epochs count from 0")
             data = recording[epoch].get_data(picks=picked)[0] * factor
             return Recording(_single(data), names, rate, start - float(recording.tmin), remarks=remarks, picked=chosen)
-        pieces = _pieces(recording, path, rate)
+        pieces = pieces_of(recording, path, rate)
         piece = _piece_at(pieces, start, rate, source)
         data = _values(recording, picked, piece, factor, source)
         found = Recording(data, names, rate, start - piece.begins, picked=chosen)
@@ -97,7 +97,7 @@ def _read(path: Path, source: Source, pick: Picking, start: float, epoch: int, f
 
 
 @contextmanager
-def _remarks() -> Iterator[list[str]]:
+def quiet() -> Iterator[list[str]]:
     """A list that holds at last what MNE warned of, each thing once and in one line."""
     import mne
 
@@ -110,7 +110,7 @@ def _remarks() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _opened(path: Path, source: Source) -> Iterator[Any]:
+def opened(path: Path, source: Source) -> Iterator[Any]:
     """An MNE Raw or Epochs, of a file that reads nothing outside its folder."""
     import mne
 
@@ -205,7 +205,7 @@ def _single(data: np.ndarray) -> np.ndarray:
 # --- pauses ---
 
 
-def _pieces(recording: Any, path: Path, rate: float) -> list[Piece]:
+def pieces_of(recording: Any, path: Path, rate: float) -> list[Piece]:
     """The parts of a recording between its pauses, in order."""
     samples, header = len(recording.times), EDFHeader.of(path)
     if header is not None and header.discontinuous and (onsets := header.onsets(path)) is not None:

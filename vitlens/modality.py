@@ -143,6 +143,14 @@ class Modality(ABC):
             raise InputError(repr(item), "nothing to read", self.accepts)
         return self.read(item, **defaults)
 
+    def windows(self, source: Any, how: Any, **options: Any) -> dict[str, dict[str, Any]]:
+        """The windows that a long recording is cut into: what each is called, and the read options that give it.
+
+        Raises:
+            OptionError: this modality has no windows.
+        """
+        raise OptionError(f"{self.name} has no windows")
+
     def inspect(self, item: Any, **defaults: Any) -> Sample:
         """`load` for a person who looks at a file: what a model needs of it does not matter, only what it is."""
         return self.load(item, **defaults)

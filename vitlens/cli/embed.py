@@ -94,6 +94,8 @@ def embed(
 
     vitlens embed kitchen.png --as depth -r depth.scale=0.001 -o depth.parquet
 
+    vitlens embed night.edf --model vitlens-l -r eeg.windows=2 -o night.npz
+
     vitlens embed --manifest items.csv -o items.parquet -b 64 -j 4 --dtype bf16
 
     vitlens embed photos/ --as image -o photos.parquet --store int8 --width 384
@@ -102,14 +104,16 @@ def embed(
 
     torchrun --nproc-per-node 8 -m vitlens embed photos/ --as image -o embeddings/
     """
+    from vitlens.cli.inputs import cutting_for
     from vitlens.read_options import parse_read_options
     from vitlens.store.job import Settings
     from vitlens.store.listing import Listing
 
-    listing = Listing(inputs or (), text or (), manifest, modality or ())
     options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
+    cutting = cutting_for(options, model)
+    listing = Listing(inputs or (), text or (), manifest, modality or (), cutting=cutting)
     packing = _packing(store, width, model)
-    settings = Settings(dtype, options, batch_size, num_workers, save_every, overwrite=overwrite, packing=packing)
+    settings = Settings(dtype, cutting.reads(), batch_size, num_workers, save_every, overwrite=overwrite, packing=packing)
     if output is not None and is_folder(output):
         from vitlens.cli.bulk import Ask, embed_in_bulk
 
@@ -146,7 +150,9 @@ def _embed_in_one_file(
     from vitlens.store.blobs import Blob
     from vitlens.store.job import Job
 
-    found = gather(listing.inputs, texts=listing.texts, manifest=listing.manifest, modalities=listing.modalities)
+    found = gather(
+        listing.inputs, texts=listing.texts, manifest=listing.manifest, modalities=listing.modalities, cutting=listing.cutting
+    )
     for note in found.notes:
         remark(note)
     if output is None and not dry_run:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from vitlens.errors import ModelError
+from vitlens.modality import Modality
 from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.listing import Listing
+from vitlens.store.windows import Cutting
 
 
 def gather(
@@ -16,13 +20,29 @@ def gather(
     manifest: str | os.PathLike[str] | None = None,
     modalities: Sequence[str] = (),
     with_columns: bool = False,
+    cutting: Cutting | None = None,
 ) -> Inputs:
     """The items of a `Listing`, and what of it is known to be bad; `with_columns` keeps what a manifest says of them besides.
+
+    `cutting` makes windows of long recordings.
 
     Raises:
         OptionError, InputError, ModalityError: as `Listing`.
     """
-    listing = Listing(inputs, texts, manifest, modalities, with_columns)
+    listing = Listing(inputs, texts, manifest, modalities, with_columns, cutting=cutting or Cutting())
     found = list(listing)
     items = tuple(one for one in found if isinstance(one, Item))
     return Inputs(items, tuple(one for one in found if isinstance(one, Failure)), tuple(listing.notes))
+
+
+def cutting_for(options: Mapping[str, Mapping[str, Any]], model: str) -> Cutting:
+    """How recordings are cut into windows, as long as `model` has them; of a model that is only on the Hub, as usual."""
+    from vitlens.zoo import find_modality
+
+    def reading(name: str) -> Modality:
+        try:
+            return find_modality(name, model)
+        except ModelError:
+            return find_modality(name)
+
+    return Cutting(options, reading)

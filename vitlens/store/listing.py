@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vitlens.store.manifest import MANIFEST, manifest_columns, manifest_rows
 from vitlens.store.places import is_uri
 from vitlens.store.shards import Member, expand_shards, shard_samples
 from vitlens.store.walk import Seen, files_of
+from vitlens.store.windows import Cutting
 
 KNOWN = "files of a known modality, see `vitlens modalities`"
 
@@ -47,6 +49,8 @@ class Listing:
     """Whether items keep what a manifest's other columns say of them."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the user, once it was walked."""
+    cutting: Cutting = field(default_factory=Cutting)
+    """How long recordings become windows; they keep the row of the recording."""
 
     def __post_init__(self) -> None:
         for name in self.modalities:
@@ -68,9 +72,11 @@ class Listing:
         """
         self.notes.clear()
         if self.manifest is None:
-            return _Arguments(self).walk()
-        table = os.fspath(self.manifest)
-        return _Rows(table if is_uri(table) else Path(table), self).walk()
+            walk = _Arguments(self).walk()
+        else:
+            table = os.fspath(self.manifest)
+            walk = _Rows(table if is_uri(table) else Path(table), self).walk()
+        return chain.from_iterable((one,) if isinstance(one, Failure) else self.cutting(one) for one in walk)
 
 
 @dataclass
