@@ -37,9 +37,10 @@ def gather(
 
 def cutting_for(options: Mapping[str, Mapping[str, Any]], model: str) -> Cutting:
     """How recordings are cut into windows, as long as `model` has them; of a model that is only on the Hub, as usual."""
-    from vitlens.zoo import find_modality
 
     def reading(name: str) -> Modality:
+        from vitlens.zoo import find_modality
+
         try:
             return find_modality(name, model)
         except ModelError:
