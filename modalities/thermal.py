@@ -47,7 +47,8 @@ class Thermal(Modality):
     """Thermal maps as ImageBind's tensors: `low` kelvin is 0, `high` kelvin is 1, and what lies beyond is cut.
 
     The default spans -10 to 50 degrees Celsius: people, animals, houses, streets. `antialias` smooths while shrinking; `patch`
-    is the side of a token's part in pixels, None the ViT's own.
+    is the side of a token's part in pixels, None the ViT's own. The ModEmbed takes (x - mean) / std of these tensors: scenes are
+    of few kelvin, and fill a small part of 0..1.
     """
 
     size: int = 224
@@ -55,6 +56,8 @@ class Thermal(Modality):
     high: float = 323.15
     antialias: bool = True
     patch: int | None = None
+    mean: float = 0.5
+    std: float = 0.15
 
     name: ClassVar[str] = "thermal"
     unit: ClassVar[str] = "kelvin, float32 [h, w]"
@@ -69,6 +72,8 @@ class Thermal(Modality):
         checks.flag("thermal: antialias", self.antialias)
         for option in ("low", "high"):
             object.__setattr__(self, option, checks.number(f"thermal: {option}", getattr(self, option), least=0))
+        object.__setattr__(self, "mean", checks.number("thermal: mean", self.mean))
+        object.__setattr__(self, "std", checks.number("thermal: std", self.std, above=0))
         if self.patch is not None and self.size % checks.whole("thermal: patch", self.patch, least=1, most=self.size):
             raise OptionError(f"thermal: size {self.size} is not a multiple of patch {self.patch}")
         if self.low >= self.high:
@@ -92,7 +97,7 @@ class Thermal(Modality):
             unit: "K", "C" or "F": of floats, of what `scale` and `offset` give, and of `range`; None is kelvin, where nothing
                 speaks against it.
             scale, offset: value = scale * stored + offset. Integers need them: 0.01 for hundredths of a kelvin.
-            range: the temperatures of black and white of a grey picture or an unsigned integer array.
+            range: the temperatures of black and white of a grey 8-bit picture or array.
             key: which array of an .npz.
             format: type of a file object whose name does not say it.
 
@@ -147,12 +152,12 @@ class Thermal(Modality):
         Raises:
             OptionError: `size` is not a multiple of the ViT's patch size.
         """
-        from vitlens.embed import PatchEmbed
+        from vitlens.modalities.thermal_embed import ThermalEmbed
 
         if self.patch is None:
             check_patches(self.name, self.size, vit)
         patch = self.patch or vit.patch_size
-        return PatchEmbed(channels=1, width=width, patch=patch, positions=(self.size // patch) ** 2)
+        return ThermalEmbed(mean=self.mean, std=self.std, width=width, patch=patch, positions=(self.size // patch) ** 2)
 
     def example(self, seed: int = 0) -> Sample:
         """A hand and its warm print on a cool wall with a window, 240 x 320 pixels."""
@@ -178,6 +183,7 @@ class Thermal(Modality):
             f"{self.low:g} K is 0 and {self.high:g} K is 1; what lies beyond is cut",
             f"resize the short side to {self.size} (bicubic, {'with' if self.antialias else 'without'} antialiasing)",
             f"cut out the central {self.size} x {self.size}",
+            f"in the ModEmbed: subtract the mean {self.mean:g}, divide by the standard deviation {self.std:g}",
         ]
 
     def draw(self, sample: Sample, axes: Axes) -> None:
@@ -196,18 +202,14 @@ class Thermal(Modality):
 def is_flir(path: Path) -> bool:
     """Whether a file is a JPEG with FLIR's own segments, where the raw measurement and its calibration lie."""
     with path.open("rb") as file:
-        while file.read(2)[:1] == b"\xff":
-            file.seek(-1, 1)
-            kind, head = file.read(1), file.read(2)
-            if kind == b"\xd8":
-                file.seek(-2, 1)
-                continue
-            if kind in (b"\xda", b"") or len(head) < 2:
-                return False
-            size = int.from_bytes(head, "big")
-            if kind == b"\xe1" and file.read(len(MARK)) == MARK:
+        if file.read(2) != b"\xff\xd8":
+            return False
+        # segments: 0xFF, the kind, the size with its own two bytes; pixels begin with 0xDA
+        while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
+            begin = file.tell()
+            if head[1] == 0xE1 and file.read(len(MARK)) == MARK:
                 return True
-            file.seek(size - 2 - (len(MARK) if kind == b"\xe1" else 0), 1)
+            file.seek(begin + int.from_bytes(head[2:], "big") - 2)
     return False
 
 
@@ -252,10 +254,10 @@ def _values(
     """Stored numbers as temperatures of the unit that is asked for, float64."""
     integers = stored.dtype.kind in "iu"
     if range is not None:
-        if stored.dtype.kind != "u":
-            raise source.refuse(f"range= and values of type {stored.dtype}", "unsigned integers; for others scale= and offset=")
+        if stored.dtype != np.uint8:
+            raise source.refuse(f"range= and values of type {stored.dtype}", "scale= and offset= for what has more than 8 bits")
         low, high = (float(value) for value in range)
-        return low + (high - low) / np.iinfo(stored.dtype).max * stored.astype(np.float64)
+        return low + (high - low) / 255 * stored.astype(np.float64)
     if integers and scale is None:
         if stored.dtype == np.uint8:
             raise source.refuse("8-bit values, whose temperatures are not known", 'range=[10, 40] and unit="C", for example')

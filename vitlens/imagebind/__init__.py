@@ -28,7 +28,7 @@ LOADERS = tuple(
     f"load_and_transform_{name}"
     for name in (
         "text", "vision_data", "audio_data", "video_data", "depth_data", "thermal_data", "imu_data", "point_cloud_data",
-        "tactile_data", "eeg_data",
+        "tactile_data", "eeg_data", "pressure_data",
     )
 )  # fmt: skip
 _HOMES: dict[str, tuple[str, str | None]] = {

@@ -254,6 +254,19 @@ def load_and_transform_eeg_data(
     return load_and_transform("eeg", eeg_paths, device, model=model, **read_options)
 
 
+def load_and_transform_pressure_data(
+    pressure_paths: Sequence[Any] | None, device: Device, *, model: Model = None, **read_options: Any
+) -> Batch:
+    """Films of pressure mats, gloves and skins -> float32 [b, moments, size, size].
+
+    `unit=`, `scale=`, `shape=`, `rate=` as in docs/sensors.md.
+
+    Raises:
+        InputError: a film that cannot be read, by its name.
+    """
+    return load_and_transform("pressure", pressure_paths, device, model=model, **read_options)
+
+
 def load_and_transform(
     modality: str, items: Sequence[Any] | None, device: Device, *, model: Model = None, **read_options: Any
 ) -> Batch:

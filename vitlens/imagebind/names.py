@@ -16,6 +16,7 @@ ModalityType = SimpleNamespace(
     POINT_CLOUD="point_cloud",
     TACTILE="tactile",
     EEG="eeg",
+    PRESSURE="pressure",
 )
 """ImageBind's six, and the sensors it does not have. "image" and "video" are other words for "vision"."""
 

@@ -72,7 +72,7 @@ LENSES: dict[str, ModelOptions] = {
     ),
     "thermal": ModelOptions(
         modality="thermal",
-        options={"size": 64, "patch": 16, "low": 283.15, "high": 323.15},
+        options={"size": 64, "patch": 16, "low": 283.15, "high": 323.15, "mean": 0.374, "std": 0.133},
         lens={"kind": "identity"},
         trains=Trainable(class_token=True, first_blocks=2),
     ),
