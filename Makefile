@@ -15,7 +15,7 @@ TORCH_VENV ?= .venv-torch-$(TORCH)
 TORCH_TESTS ?= tests/core $(filter-out %_odd.py,$(wildcard tests/modalities/test_*.py)) tests/train tests/adapters/chat tests/adapters/seed tests/adapters/test_*.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-torch fuzz lint format types docs wheel release install constraints clean
+.PHONY: help demo serve test test-torch fuzz gpu lint format types docs wheel release install constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,12 @@ test-torch: $(TORCH_VENV)/.vitlens-installed ## run the tests of what computes b
 
 fuzz: $(READY) ## read damaged files of every format for FUZZ=75 seconds; a crash, a hang or any odd error fails
 	$(BIN)/python -m vitlens.benchmarks.fuzz --seconds $(FUZZ) --jobs $(JOBS) $(ARGS)
+
+gpu: $(READY) ## on a CUDA device: the goldens, the bench and a training step with its MFU; exit code 2 without one
+	$(BIN)/python -m vitlens.benchmarks.speed.gpu --look
+	$(BIN)/python -m pytest -n 0 -m gpu $(ARGS)
+	$(BIN)/vitlens bench --device cuda
+	$(BIN)/python -m vitlens.benchmarks.speed.gpu
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from vitlens.benchmarks.speed import bench, figures
+from tests.test_completeness import spec
+from vitlens.benchmarks.speed import bench, figures, gpu, vectors
 from vitlens.benchmarks.speed.bench import Report, measure
 from vitlens.benchmarks.speed.figures import FIGURES, Figure, Scope, faster, in_turns
+from vitlens.benchmarks.speed.growth import Curve
 from vitlens.cli.app import app
+from vitlens.encoder import build_encoder
 from vitlens.errors import InputError, OptionError
+from vitlens.vectors import unit
 
 CPU = torch.device("cpu")
 
@@ -56,6 +61,45 @@ def test_what_fell_by_more_than_15_percent_is_worse(tmp_path: Path) -> None:
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert report(2.5).draw(tmp_path / "speed.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_curve_tells_the_slope_of_its_upper_half(tmp_path: Path) -> None:
+    square = Curve("attention", "tokens", (1, 10, 100, 1000), (1.0, 1.0, 1.0, 100.0))
+    assert square.slope == pytest.approx(2)
+    grown = Report([], {"device": "cpu"}, [square, Curve("items", "pictures", (1, 2, 4), (1.0, 2.0, 4.0))])
+    [table] = grown.tables()
+    assert [tuple(row[:3]) for row in table.rows] == [
+        ("attention", "2.00", "1 s at 1 tokens"),
+        ("items", "1.00", "1 s at 1 pictures"),
+    ]
+    grown.write(tmp_path / "growth.json")
+    assert json.loads((tmp_path / "growth.json").read_text())["growth"][0]["slope"] == pytest.approx(2)
+    for number, report_of in enumerate((grown, Report(report(2).figures, {}, grown.curves))):
+        assert report_of.draw(tmp_path / f"{number}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_cuda_the_gpu_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu", "--look"])
+    assert gpu.main() == 2
+    assert "needs a CUDA device, and there is none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_step_counts_its_operations() -> None:
+    [plain] = spec("depth").encoders
+    batch = torch.randn(4, 1, 224, 224)
+    step = gpu.measured_step(build_encoder(plain), batch, name="depth", warm=0, timed=1)
+    frozen = 4 * 2 * 65 * 12 * 32 * 32 * 2  # forward, and the gradient to the input
+    assert step.operations > frozen
+    assert step.row(2 * step.operations / step.seconds)[3] == "50.0 %"
+    assert gpu.peak_of("NVIDIA H100 80GB HBM3") == 989e12 and gpu.peak_of("a toaster") is None
+
+
+def test_smaller_galleries_lose_what_is_told() -> None:
+    gallery = unit(np.random.default_rng(0).standard_normal((50, 64)))
+    rows = {tuple(row[:2]): row for row in vectors.table(gallery, gallery).rows}
+    assert rows["float32", "64"] == ("float32", "64", "256", "1.000", "100.0", "100.0")
+    assert rows["binary", "16"][2] == "2" and float(rows["binary", "16"][3]) < float(rows["int8", "64"][3]) <= 1
 
 
 def test_unknown_figures_are_named() -> None:

@@ -51,6 +51,15 @@ def test_every_stage_of_an_encoder(case: str) -> None:
     assert np.abs(F.normalize(encoder(x), dim=-1).numpy() - expected["emb_norm"]).max() < 1e-5
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", golden.CASES)
+@torch.no_grad()
+def test_an_encoder_on_a_gpu(case: str) -> None:
+    encoder = load(case).tower(golden.model_spec(case).encoders[-1].modality).to("cuda")
+    found = F.normalize(encoder(golden.batch(case).to("cuda")), dim=-1).cpu().numpy()
+    assert np.abs(found - golden.arrays(case)["emb_norm"]).max() < 1e-4
+
+
 @torch.no_grad()
 def test_image_anchor() -> None:
     encoder, expected = load("audio").tower("image"), golden.arrays("image")

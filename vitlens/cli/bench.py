@@ -16,7 +16,7 @@ app = new_app()
 def bench(
     figures: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FIGURES]...", help="vit, attention, spared, points, encode, start; all by default."),
+        typer.Argument(metavar="[FIGURES]...", help="vit, attention, spared, points, encode, start, growth; all by default."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smaller ViT, fewer rounds: under three minutes on two cores.")
@@ -62,7 +62,7 @@ def bench(
     if as_json:
         say_json(report.to_dict())
     else:
-        say_tables([report.table()])
+        say_tables(report.tables())
     if check is not None and (worse := report.worse_than(check)):
         complain(f"slower than in {check}: {'; '.join(worse)}")
         raise typer.Exit(1)
