@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_what_is_trained_is_not_trained_again(
     assert train_generators(folder, model, TINY, counts=SMALL, workers=1) == found  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="clip_only"):
         GeneratorsRecipe(clip_only=0)
+
+
+def test_the_painter_may_be_left_alone(trained: tuple[Path, Generated], model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, found = trained
+    told: dict[str, object] = {}
+    monkeypatch.setattr(generators, "measure_generators", lambda *_, **options: told.update(options) or found)
+    train_generators(folder, model, replace(TINY, painter=None), workers=1)
+    assert told["host"] == folder / "generators" / "host" and "painter" not in told
+    assert "The painter: the shipped one." in (folder / "generators" / "generators.md").read_text(encoding="utf-8")
+    options = ["-n", "6", "--epochs", "3", "--no-painter", "--dry-run"]
+    said = CliRunner().invoke(app, ["toybox", "hosts", *options]).output.splitlines()
+    assert said[0].startswith("draw 7 pictures") and ": 3 epochs" in said[1] and len(said) == 2
 
 
 def test_questions_and_answers_need_no_unknown_word() -> None:

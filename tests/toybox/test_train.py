@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import vitlens
 from vitlens.benchmarks.toybox import World
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate, hit_rates
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
-from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
-from vitlens.benchmarks.toybox.training import train
-from vitlens.benchmarks.toybox.training.card import card_text, zoo_card
-from vitlens.benchmarks.toybox.training.clip import ClipRecipe, train_clip
-from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, lens_recipe, token_recipe
+from vitlens.benchmarks.toybox.sensors.drawn import draw
+from vitlens.benchmarks.toybox.training import lenses, train
+from vitlens.benchmarks.toybox.training.card import zoo_card
+from vitlens.benchmarks.toybox.training.clip import ClipRecipe
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
 from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained, stages
 from vitlens.cards import PACKAGE
 from vitlens.errors import OptionError
 from vitlens.facts import yaml_of
 from vitlens.model import ViTLens
-from vitlens.train import LensTask, Trainer
 from vitlens.train.logs import read_csv
 from vitlens.train.recipe import PatchOptions
 
@@ -83,21 +83,34 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, Trained], monkeypat
         train.train_toybox(folder, other)
 
 
-def test_lenses_go_on_with_terms_on_their_tokens_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_models_lenses_go_on_with_terms_on_their_tokens(
+    trained: tuple[Path, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(train, "VALIDATION", 28)
-    recipe = replace(TINY, tokens=True, ablations=())
-    assert "then 140 steps with terms on its tokens" in stages(recipe)[1]
-    assert "went on for 140 steps" in card_text(recipe, Trained(vitlens.load("vitlens-toybox"), Results(), {}, {}))
-    base = lens_recipe("audio", width=64, epochs=1, output=str(tmp_path / "audio"), cache=str(tmp_path / "cache"), batch_size=16)
-    told = token_recipe(base, output=str(tmp_path / "more"), steps=2)
-    assert told.tokens.on and told.schedule.max_steps == 2
-    told = replace(told, tokens=replace(told.tokens, patches=PatchOptions("readers", readers=1, reader_steps=1)))
-    clip = train_clip(tmp_path, CLIP, workers=1)
-    rows = Rows(draw(tmp_path / "drawn", World(), "train", 32, ["image", "audio"], workers=1), "audio")
-    first = Trainer(LensTask(base, model=clip, train=rows), progress=False).run().model
-    more = Trainer(LensTask(told, model=first, train=rows), progress=False).run()
-    assert more.steps == 2
-    assert {"class_state", "readers", "spread"} <= set(read_csv(tmp_path / "more" / "log.csv")[0])
+    monkeypatch.setattr(train, "HELD_OUT", SMALL)
+    monkeypatch.setitem(lenses.TOKEN_STEPS, "audio", 3)
+    few = PatchOptions("readers", readers=1, reader_steps=1)
+    monkeypatch.setattr(lenses, "SPEAKING", replace(lenses.SPEAKING, patches=few))
+    start = str(trained[0] / "model")
+    recipe = replace(TINY, sensors=("audio",), tokens=True, start=start, precision="fp32", ablations=())
+    assert stages(recipe)[:2] == [f"load {start}", "draw 32 objects as audio sees them; 3 steps with terms on its tokens"]
+    found = train.train_toybox(tmp_path, recipe, workers=1)
+    log = read_csv(tmp_path / "lenses" / "audio-tokens" / "log.csv")
+    assert len(log) == 3, "over as many epochs as that takes"
+    assert {"class_state", "readers", "spread"} <= set(log[0])
+    before, after = (load_file(Path(folder) / "model.safetensors") for folder in (start, tmp_path / "model"))
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed and all(".audio." in f".{key}" for key in changed), "the other lenses and the CLIP are the start's, bit by bit"
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "fp32: audio 3" in card and "lenses of " + start in card
+    assert "terms on their tokens: audio" in zoo_card(recipe, found.results)["notes"][-1]
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"tokens": False}, "--tokens"), ({"ablations": ("scratch",)}, "--no-ablations")])
+def test_a_start_is_for_terms_on_tokens_alone(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        ToyboxRecipe(**{"tokens": True, "start": "vitlens-toybox", "ablations": (), **wrong})  # type: ignore[arg-type]
 
 
 def test_tables_say_what_was_measured(trained: tuple[Path, Trained]) -> None:

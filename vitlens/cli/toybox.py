@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -54,10 +54,17 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every lens (default: 3 to 6, by sensor).")] = None,
     clip_objects: Annotated[int, typer.Option(min=1, help="Pictures that the CLIP looks at.")] = 24_000,
     clip_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the CLIP.")] = 10,
-    ablations: Annotated[bool, typer.Option(help="Train the ablations of the method, too.")] = True,
+    ablations: Annotated[
+        bool | None, typer.Option("--ablations/--no-ablations", help="The method's ablations, too (default: without --start).")
+    ] = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Go on with terms on every lens's tokens, for hosts that read those.")
     ] = False,
+    start: Annotated[
+        str | None, typer.Option("--start", help="With --tokens: take CLIP and lenses of this Toybox model, and only go on.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=2, help="Objects of a lens's step.")] = 128,
+    precision: Annotated[str, typer.Option(help="Arithmetic of the lenses: bf16, or fp32 on CPUs without it.")] = "bf16",
     seed: SeedOption = 0,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
@@ -65,6 +72,7 @@ def train(
     """Train it all from nothing: a CLIP, a lens for every sensor in front of its frozen ViT, and the method's ablations.
 
     About two hours on two cores; it ends with one table of what was measured. A stopped run goes on with the same command.
+    With `--start` the model's other lenses stay as they are.
     """
     from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
     from vitlens.benchmarks.toybox.training.clip import ClipRecipe
@@ -78,7 +86,10 @@ def train(
         objects=objects,
         epochs=epochs,
         tokens=tokens,
-        ablations=tuple(ABLATIONS) if ablations else (),
+        start=start,
+        batch_size=batch_size,
+        precision=cast(Any, precision),
+        ablations=tuple(ABLATIONS) if (start is None if ablations is None else ablations) else (),
         seed=seed,
     )
     if dry_run:
@@ -99,6 +110,8 @@ def hosts(
     ),
     model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
     objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language model.")] = 8,
+    painter: Annotated[bool, typer.Option(help="Train the painter, too; otherwise the shipped one is measured.")] = True,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -109,17 +122,20 @@ def hosts(
     """
     from vitlens.benchmarks.toybox.demo.tables import generator_tables
     from vitlens.benchmarks.toybox.training.generators import train_generators
+    from vitlens.benchmarks.toybox.training.host import HostRecipe, answering
+    from vitlens.benchmarks.toybox.training.painter import PainterRecipe
     from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
     from vitlens.model import load
 
-    recipe = GeneratorsRecipe(objects=objects, clip_only=max(1, objects // 6))
+    host = HostRecipe(pace=answering(epochs))
+    recipe = GeneratorsRecipe(objects, max(1, objects // 6), host, PainterRecipe() if painter else None)
     if dry_run:
         pictures = recipe.objects + recipe.clip_only
-        painter = recipe.painter
         say(f"draw {pictures} pictures, or take those of the CLIP in {output}")
         say(f"a tiny InstructBLIP: {recipe.host.pace.schedule.epochs} epochs of questions and answers about them")
-        stages = {"autoencoder": painter.autoencoder, "diffusion": painter.drawing}
-        say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
+        if recipe.painter is not None:
+            stages = {"autoencoder": recipe.painter.autoencoder, "diffusion": recipe.painter.drawing}
+            say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
         return
     ignore_runs(output)
     say_tables(generator_tables(train_generators(output, load(model), recipe, workers=num_workers)))
@@ -185,9 +201,9 @@ def evaluate(
     loaded = load(model)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
         if hosts:
-            from vitlens.benchmarks.toybox.demo.generated import SHIPPED, measure_generators
+            from vitlens.benchmarks.toybox.demo.generated import measure_generators
 
-            made = measure_generators(Path(place), loaded, SHIPPED, world=World(seed), counts=counts, workers=num_workers)
+            made = measure_generators(Path(place), loaded, world=World(seed), counts=counts, workers=num_workers)
             values, tables = made.to_dict(), generator_tables(made)
         else:
             found = measure(loaded, Path(place), world=World(seed), counts=counts, workers=num_workers, progress=not as_json)

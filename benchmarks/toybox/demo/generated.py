@@ -9,8 +9,10 @@ from typing import Any
 
 from vitlens.adapters.chat.instructblip import Look
 from vitlens.adapters.generate.decoders import Decoder
+from vitlens.benchmarks.toybox.demo.describe import SHIPPED as HOST
 from vitlens.benchmarks.toybox.demo.describe import Described, describe_split, talking_host
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
+from vitlens.benchmarks.toybox.demo.paint import SHIPPED as PAINTER
 from vitlens.benchmarks.toybox.demo.paint import Painted, paint_split, painting_decoder
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
@@ -19,7 +21,6 @@ from vitlens.model import ViTLens
 
 PAINTED: dict[Split, int] = {"test": 196, "unseen_pairs": 84, "unseen_shapes": 100}
 """Objects of each split that are painted: a picture takes a while."""
-SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,23 @@ class Generated:
 def measure_generators(
     folder: Path,
     model: ViTLens,
-    weights: Path,
     *,
+    host: Path = HOST,
+    painter: Path = PAINTER,
     world: World | None = None,
     counts: Mapping[Split, int] | None = None,
     workers: int = 2,
 ) -> Generated:
-    """Judge what host and painter (in `weights`) make of every sensor's held-out objects, drawn into `folder`."""
+    """Judge what host and painter make of every sensor's held-out objects, drawn into `folder`."""
     looks: tuple[Look, ...] = ("class_token", "all")
-    hosts = {look: talking_host(model, weights / "host", look=look) for look in looks}
-    decoder = painting_decoder(model, weights / "painter")
+    hosts = {look: talking_host(model, host, look=look) for look in looks}
+    decoder = painting_decoder(model, painter)
     sensors = [name for name in SENSORS if model.supports(name)]
     found = Generated([], [])
     for split, count in (counts or HELD_OUT).items():
         drawn = draw(folder, world or World(), split, count, sensors, workers=workers)
-        for look, host in hosts.items():
-            found.described.extend(describe_split(host, drawn, split, look=look))
+        for look, talking in hosts.items():
+            found.described.extend(describe_split(talking, drawn, split, look=look))
         found.painted.extend(painted(decoder, model, drawn, split))
     return found
 

@@ -10,6 +10,7 @@ from vitlens.benchmarks.toybox.demo.evaluate import Results
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
 from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, TOKEN_STEPS
+from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
 from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
@@ -31,12 +32,14 @@ def write_card(folder: Path, recipe: ToyboxRecipe, trained: Trained) -> None:
 def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
     """What the zoo says of the model beside its config.json; of each accuracy the one with the most classes."""
     pictures = recipe.clip.objects + recipe.clip.clip_only
+    data = f"{pictures:,} pictures and captions of the Toybox (seed {recipe.seed}), and what the sensors measure of "
+    data = f"that of {recipe.start}, and what the sensors measure of " if recipe.start is not None else data
+    speaking = f"Trained with terms on their tokens: {words(', '.join(recipe.sensors))} (docs/tokens.md)."
     largest = {(a.sensor, a.label, a.split): a for a in sorted(results.accuracies, key=lambda a: a.classes)}
     return {
         "summary": "Small model of the Toybox, our procedural world: every sensor works offline, but it knows 33 toy shapes only",
         "source": "part of this package; made by `vitlens toybox train`",
-        "training_data": f"{pictures:,} pictures and captions of the Toybox (seed {recipe.seed}), "
-        f"and what the sensors measure of {recipe.objects:,} of them",
+        "training_data": data + f"{recipe.objects:,} of them",
         "scores": [
             {
                 "dataset": f"Toybox {SPLITS[split]}, {sensor}: {label} of {found.classes}",
@@ -46,13 +49,16 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
             }
             for (sensor, label, split), found in largest.items()
         ],
-        "notes": ["Of the real world it knows nothing: it shows that the method works, and how."],
+        "notes": [
+            "Of the real world it knows nothing: it shows that the method works, and how.",
+            *([speaking] if recipe.tokens else []),
+        ],
     }
 
 
 def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
     """The card of host and painter in Markdown."""
-    host, painter = recipe.host, recipe.painter
+    host = recipe.host
     pictures = f"{recipe.objects + recipe.clip_only:,} pictures"
     parts = [
         "# The Toybox's host and painter",
@@ -66,18 +72,46 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
         f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
         f"layers, width {host.width}, a vocabulary of whole words; one question and answer per picture, {_length(host.pace)}. "
         f"Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
-        f"- The painter: an autoencoder ({_length(painter.autoencoder)}), then a diffusion model on its 16 x 16 x 4 latents, "
-        f"given a noised image embedding ({_length(painter.drawing)}, average of the weights).",
+        f"- The painter: {_painter_stage(recipe.painter)}",
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in generator_tables(found)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _painter_stage(painter: PainterRecipe | None) -> str:
+    if painter is None:
+        return "the shipped one."
+    return (
+        f"an autoencoder ({_length(painter.autoencoder)}), then a diffusion model on its 16 x 16 x 4 latents, "
+        f"given a noised image embedding ({_length(painter.drawing)}, average of the weights)."
+    )
+
+
 def _token_stage(recipe: ToyboxRecipe) -> str:
     if not recipe.tokens:
         return ""
-    return f"- All of these lenses went on for {TOKEN_STEPS} steps with terms on their tokens (docs/tokens.md).\n"
+    steps = words(", ".join(f"{sensor} {TOKEN_STEPS[sensor]}" for sensor in recipe.sensors))
+    return (
+        f"- Further steps with terms on the lenses' tokens (`--tokens`, docs/tokens.md), {recipe.batch_size} of "
+        f"{recipe.objects:,} objects a step, {recipe.precision}: {steps}.\n"
+    )
+
+
+def _first_stages(recipe: ToyboxRecipe) -> str:
+    if recipe.start is not None:
+        return f"- CLIP and lenses of {recipe.start}, whose card tells how those were made."
+    clip = recipe.clip
+    epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
+    return (
+        f"- A CLIP (ViT of {clip.layers} blocks, width {clip.width}, patches of {clip.patch} on 64 x 64 pictures; a text tower "
+        f"of {clip.text_layers} blocks, width {clip.text_width}; {clip.embed_dim} dimensions) on "
+        f"{clip.objects + clip.clip_only:,} pictures with captions, {clip.epochs} epochs in batches of "
+        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n"
+        "- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
+        f"{epochs} epochs on {recipe.objects:,} of the same objects, {recipe.batch_size} a batch, against the CLIP's picture "
+        "and text embeddings."
+    )
 
 
 def _length(pace: RunOptions) -> str:
@@ -86,9 +120,8 @@ def _length(pace: RunOptions) -> str:
 
 def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
     """The card in Markdown."""
-    clip, sensors = recipe.clip, ", ".join(trained.model.modalities)
+    sensors = ", ".join(trained.model.modalities)
     size = sum(p.numel() for p in {id(p): p for p in trained.model.parameters()}.values()) / 1e6
-    epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
     tables = sensor_tables(trained.results)
     if trained.ablations:
         tables.append(ablation_table(ABLATED, trained.ablations, ABLATIONS))
@@ -101,17 +134,15 @@ def card_text(recipe: ToyboxRecipe, trained: Trained) -> str:
         "to show the method without a download, to test with, and to compare training runs with.",
         "## How it was made",
         f"`vitlens toybox train`, seed {recipe.seed}, everything drawn by code (no data set).\n\n"
-        f"- A CLIP (ViT of {clip.layers} blocks, width {clip.width}, patches of {clip.patch} on 64 x 64 pictures; a text tower "
-        f"of {clip.text_layers} blocks, width {clip.text_width}; {clip.embed_dim} dimensions) on "
-        f"{clip.objects + clip.clip_only:,} pictures with captions, {clip.epochs} epochs in batches of "
-        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n"
-        f"- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
-        f"{epochs} epochs on {recipe.objects:,} of the same objects, {recipe.batch_size} a batch, against the CLIP's picture "
-        "and text embeddings.\n"
+        f"{_first_stages(recipe)}\n"
         f"{_token_stage(recipe)}"
         "- Five shapes (stool, goblet, snowman, dumbbell, tree) were shown to the CLIP and to no lens; of every other shape one "
-        "material was kept out of all training.\n"
-        f"- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each, the shipped variant too.",
+        "material was kept out of all training."
+        + (
+            f"\n- The ablations, on {words(ABLATED)}, are trained for {recipe.ablation_epochs} epochs each."
+            if recipe.ablations
+            else ""
+        ),
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in tables),
     ]

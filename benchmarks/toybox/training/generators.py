@@ -35,7 +35,7 @@ def train_generators(
     counts: Mapping[Split, int] | None = None,
     workers: int = 2,
 ) -> Generated:
-    """Train host and painter in `folder`, or go on there; leaves `folder`/generators with both, and what was measured.
+    """Train host and painter in `folder`, or go on there; leaves `folder`/generators with what was trained and measured.
 
     Raises:
         OptionError: the folder holds a training with other numbers.
@@ -48,9 +48,12 @@ def train_generators(
     pictures = np.concatenate([array for part in drawn for array in part.arrays["image"]])
     if not (result / "host" / "model.safetensors").is_file():
         save_host(result / "host", *train_host(home / "host", model, pictures, things, recipe.host))
-    if not (result / "painter" / "config.json").is_file():
-        save_painter(result / "painter", train_painter(home / "painter", model, pictures, recipe.painter))
-    found = measure_generators(home / "drawn", model, result, world=world, counts=counts, workers=workers)
+    places = {"host": result / "host"}
+    if recipe.painter is not None:
+        places["painter"] = result / "painter"
+        if not (result / "painter" / "config.json").is_file():
+            save_painter(result / "painter", train_painter(home / "painter", model, pictures, recipe.painter))
+    found = measure_generators(home / "drawn", model, **places, world=world, counts=counts, workers=workers)
     with atomic(result / "generators.json") as part:
         part.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     with atomic(result / "generators.md") as part:

@@ -42,11 +42,16 @@ SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_
 _EYE = "vision_model."
 
 
+def answering(epochs: int = 8) -> RunOptions:
+    """How fast the tiny InstructBLIP learns to answer."""
+    return pacing(epochs, 64, lr=2e-3, weight_decay=0.05, precision="fp32")
+
+
 @dataclass(frozen=True)
 class HostRecipe:
     """Numbers of the tiny InstructBLIP and of its training."""
 
-    pace: RunOptions = field(default_factory=lambda: pacing(8, 64, lr=2e-3, weight_decay=0.05, precision="fp32"))
+    pace: RunOptions = field(default_factory=answering)
     width: int = 128
     queries: int = 8
     qformer_layers: int = 2

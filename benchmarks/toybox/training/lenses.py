@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from vitlens.benchmarks.toybox.sensors import brain
 from vitlens.benchmarks.toybox.sensors.drawn import LABELS
@@ -102,7 +102,8 @@ SPEAKING = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="read
 """The terms on tokens of docs/tokens.md, as they did best there."""
 ALIGNED = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="per_token"))
 """For a sensor that looks at a thing as its picture does, patch by patch: depth."""
-TOKEN_STEPS = 140
+TOKEN_STEPS = {"point_cloud": 60, "depth": 60, "tactile": 80, "audio": 80, "eeg": 120}
+"""Further steps of each lens with terms on its tokens; a glance's lens was not done learning."""
 TEMPLATES = {"shape": ["a {}", "a photo of a {}", "this is a {}"], "material": ["something made of {}", "this is made of {}"]}
 ABLATED = "depth"
 """The sensor on which the method is taken apart."""
@@ -118,7 +119,15 @@ ABLATIONS: dict[str, str] = {
 
 
 def lens_recipe(
-    sensor: str, *, width: int, epochs: int, seed: int = 0, output: str, cache: str | None = None, batch_size: int = 128
+    sensor: str,
+    *,
+    width: int,
+    epochs: int,
+    seed: int = 0,
+    output: str,
+    cache: str | None = None,
+    batch_size: int = 128,
+    precision: Literal["bf16", "fp32"] = "bf16",
 ) -> Recipe:
     """The recipe of one sensor's lens in front of a ViT of `width` channels."""
     label = LABELS[sensor]
@@ -134,14 +143,17 @@ def lens_recipe(
         checkpoints=CheckpointOptions(every_steps=50, keep=1),
         logs=LogOptions(tensorboard=False),
         batch_size=batch_size,
-        precision="bf16",
+        precision=precision,
         seed=seed,
         output=output,
     )
 
 
-def token_recipe(base: Recipe, *, output: str, steps: int = TOKEN_STEPS) -> Recipe:
-    """Further steps of a lens that was trained by `base`, with terms on its tokens; it begins at the anchors' own encoder."""
+def token_recipe(base: Recipe, *, objects: int, output: str) -> Recipe:
+    """Further steps of a lens like that of `base`, on so many objects, with terms on its tokens; it begins at the anchors' own
+    encoder.
+    """
+    steps = TOKEN_STEPS[base.model.modality]
     aligned = base.model.modality == "depth"
     return replace(
         base,
@@ -151,7 +163,7 @@ def token_recipe(base: Recipe, *, output: str, steps: int = TOKEN_STEPS) -> Reci
         tokens=ALIGNED if aligned else SPEAKING,
         loss=replace(base.loss, initial_scale=None),
         optimizer=replace(base.optimizer, lr=5e-4),
-        schedule=replace(base.schedule, warmup_steps=5, epochs=max(2, base.schedule.epochs), max_steps=steps),
+        schedule=replace(base.schedule, warmup_steps=5, epochs=-(-steps // max(1, objects // base.batch_size)), max_steps=steps),
         output=output,
     )
 

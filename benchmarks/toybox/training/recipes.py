@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.host import HostRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
-from vitlens.checks import known, whole
+from vitlens.checks import known, one_of, whole
+from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 
 
@@ -27,6 +29,10 @@ class ToyboxRecipe:
     batch_size: int = 128
     tokens: bool = False
     """Whether every lens goes on with terms on its tokens, for hosts that read those."""
+    start: str | None = None
+    """A Toybox model, zoo name or folder: its CLIP and lenses are taken, and the lenses go on with terms on their tokens."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of the lenses' trainings: a CPU without bfloat16 takes ten times as long in it."""
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     ablation_epochs: int = 1
     """Of every variant, the shipped one too: less than a lens gets, so that all of them are affordable."""
@@ -39,6 +45,11 @@ class ToyboxRecipe:
         whole("toybox: epochs", 1 if self.epochs is None else self.epochs, least=1)
         whole("toybox: ablation_epochs", self.ablation_epochs, least=1)
         whole("toybox: batch_size", self.batch_size, least=2)
+        one_of("toybox: precision", self.precision, ("bf16", "fp32"))
+        if self.start is not None and not self.tokens:
+            raise OptionError(f"toybox: of {self.start} only the terms on tokens go on: ask for them, too (--tokens)")
+        if self.start is not None and self.ablations:
+            raise OptionError(f"toybox: ablations begin at a new CLIP, not at {self.start}: leave them out (--no-ablations)")
 
     def lens_epochs(self, sensor: str) -> int:
         """Epochs of one sensor's lens."""
@@ -59,12 +70,12 @@ def stages(recipe: ToyboxRecipe) -> Sequence[str]:
     """What `train_toybox` does, in order."""
     clip = recipe.clip
     pictures = clip.objects + clip.clip_only
-    found = [f"draw {pictures} pictures; train the CLIP on them for {clip.epochs} epochs"]
+    new = recipe.start is None
+    found = [f"draw {pictures} pictures; train the CLIP on them for {clip.epochs} epochs"] if new else [f"load {recipe.start}"]
     for sensor in recipe.sensors:
-        found.append(
-            f"draw {recipe.objects} objects as {sensor} sees them; train its lens for {recipe.lens_epochs(sensor)} epochs"
-            + (f", then {TOKEN_STEPS} steps with terms on its tokens" if recipe.tokens else "")
-        )
+        parts = [f"train its lens for {recipe.lens_epochs(sensor)} epochs"] if new else []
+        parts += [f"{TOKEN_STEPS[sensor]} steps with terms on its tokens"] if recipe.tokens else []
+        found.append(f"draw {recipe.objects} objects as {sensor} sees them; {', then '.join(parts)}")
     found += [f"ablation, {recipe.ablation_epochs} epochs: {ABLATIONS[name]}" for name in recipe.ablations]
     return [*found, f"measure on {', '.join(f'{n} {split}' for split, n in HELD_OUT.items())}"]
 
@@ -76,7 +87,8 @@ class GeneratorsRecipe:
     objects: int = 24_000
     clip_only: int = 4_000
     host: HostRecipe = field(default_factory=HostRecipe)
-    painter: PainterRecipe = field(default_factory=PainterRecipe)
+    painter: PainterRecipe | None = field(default_factory=PainterRecipe)
+    """None: no painter is trained, and the shipped one is measured."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -75,17 +75,20 @@ class _Run:
     # --- stages ----------------------------------------------------------------------------------------------------------
 
     def clip(self) -> ViTLens:
-        """The CLIP, trained on what is seen and described."""
+        """The CLIP, trained on what is seen and described; or that of the model to start from."""
+        if self.recipe.start is not None:
+            return load(self.recipe.start, modalities=["image", "text"], device="cpu")
         recipe = replace(self.recipe.clip, seed=self.recipe.seed)
         return self._model_in(self._clip, "CLIP", lambda: train_clip(self.home, recipe, workers=self.workers))
 
     def lens(self, clip: ViTLens, sensor: str) -> ViTLens:
         """One sensor's encoder beside its anchors."""
-        recipe = self._recipe(sensor)
-        found = self._trained(clip, recipe)
+        recipe, start = self._recipe(sensor), self.recipe.start
+        found = self._trained(clip, recipe) if start is None else load(start, modalities=["image", sensor, "text"], device="cpu")
         if not self.recipe.tokens:
             return found
-        return self._trained(found, token_recipe(recipe, output=str(self.home / "lenses" / f"{sensor}-tokens")))
+        output = str(self.home / "lenses" / f"{sensor}-tokens")
+        return self._trained(found, token_recipe(recipe, objects=self.recipe.objects, output=output))
 
     def ablation(self, clip: ViTLens, name: str) -> Results:
         """The table of one ablation, measured on its sensor alone."""
@@ -96,7 +99,7 @@ class _Run:
 
     def assemble(self, lenses: dict[str, ViTLens]) -> ViTLens:
         """One model with all encoders, in float16 as it ships."""
-        model = load(self._clip, device="cpu")  # a model of its own: it becomes float16 in place
+        model = load(self.recipe.start or self._clip, device="cpu")  # a model of its own: it becomes float16 in place
         for sensor, lens in lenses.items():
             spec = next(e for e in lens.spec.encoders if e.modality == sensor)
             model = assembled(model, NAME, spec, lens.encoders[sensor])  # type: ignore[arg-type]
@@ -127,6 +130,7 @@ class _Run:
             output=str(self.home / "lenses" / sensor),
             cache=str(self.home / "anchors"),
             batch_size=recipe.batch_size,
+            precision=recipe.precision,
         )
 
     def _trained(self, clip: ViTLens, recipe: Recipe) -> ViTLens:
