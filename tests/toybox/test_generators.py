@@ -96,6 +96,8 @@ def test_the_painter_may_be_left_alone(trained: tuple[Path, Generated], model: V
     options = ["-n", "6", "--epochs", "3", "--no-painter", "--dry-run"]
     said = CliRunner().invoke(app, ["toybox", "hosts", *options]).output.splitlines()
     assert said[0].startswith("draw 7 pictures") and ": 3 epochs" in said[1] and len(said) == 2
+    wrong = CliRunner().invoke(app, ["toybox", "hosts", "--alone", "2"])
+    assert wrong.exit_code == 2 and "--alone" in wrong.output
 
 
 def test_questions_and_answers_need_no_unknown_word() -> None:

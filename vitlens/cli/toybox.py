@@ -111,6 +111,12 @@ def hosts(
     model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
     objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language model.")] = 8,
+    alone: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of the pictures of which it sees the class token alone; 0: as hosts usually learn."
+        ),
+    ] = 0.5,
     painter: Annotated[bool, typer.Option(help="Train the painter, too; otherwise the shipped one is measured.")] = True,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
@@ -127,7 +133,7 @@ def hosts(
     from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
     from vitlens.model import load
 
-    host = HostRecipe(pace=answering(epochs))
+    host = HostRecipe(pace=answering(epochs), alone=alone)
     recipe = GeneratorsRecipe(objects, max(1, objects // 6), host, PainterRecipe() if painter else None)
     if dry_run:
         pictures = recipe.objects + recipe.clip_only

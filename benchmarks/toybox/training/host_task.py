@@ -1,8 +1,8 @@
 """The training of the Toybox's language model: questions about pictures, and their answers.
 
 A lens trained through the embedding alone lets the rest of the class token's state drift, and a Q-Former does not find it among
-the patch tokens (docs/tokens.md). So this one learns to make do with the class token: of half of the pictures it is shown nothing
-else.
+the patch tokens (docs/tokens.md). So this one learns to make do with the class token: of half of the pictures (`alone`) it is
+shown nothing else.
 """
 
 from __future__ import annotations

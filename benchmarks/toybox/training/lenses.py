@@ -102,7 +102,7 @@ SPEAKING = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="read
 """The terms on tokens of docs/tokens.md, as they did best there."""
 ALIGNED = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="per_token"))
 """For a sensor that looks at a thing as its picture does, patch by patch: depth."""
-TOKEN_STEPS = {"point_cloud": 60, "depth": 60, "tactile": 80, "audio": 80, "eeg": 120}
+TOKEN_STEPS = {**dict.fromkeys(LENSES, 60), "tactile": 80, "audio": 80, "eeg": 120}
 """Further steps of each lens with terms on its tokens; a glance's lens was not done learning."""
 TEMPLATES = {"shape": ["a {}", "a photo of a {}", "this is a {}"], "material": ["something made of {}", "this is made of {}"]}
 ABLATED = "depth"
