@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import vitlens
 from vitlens.benchmarks.toybox import World
@@ -21,6 +22,7 @@ from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS
 from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained, stages
 from vitlens.cards import PACKAGE
+from vitlens.cli.app import app
 from vitlens.errors import OptionError
 from vitlens.facts import yaml_of
 from vitlens.model import ViTLens
@@ -105,6 +107,14 @@ def test_a_models_lenses_go_on_with_terms_on_their_tokens(
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "fp32: audio 3" in card and "lenses of " + start in card
     assert "terms on their tokens: audio" in zoo_card(recipe, found.results)["notes"][-1]
+
+
+def test_a_start_goes_on_with_the_lenses_that_it_has(tmp_path: Path) -> None:
+    clip = tmp_path / "model"
+    vitlens.load("vitlens-toybox", modalities=["image", "depth", "text"]).save_pretrained(clip)
+    options = ["--tokens", "--start", str(clip), "--dry-run"]
+    said = CliRunner().invoke(app, ["toybox", "train", *options]).output.splitlines()
+    assert [line.split()[4] for line in said if line.startswith("draw")] == ["depth"]
 
 
 @pytest.mark.parametrize(("wrong", "said"), [({"tokens": False}, "--tokens"), ({"ablations": ("scratch",)}, "--no-ablations")])

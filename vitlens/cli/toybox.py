@@ -79,10 +79,12 @@ def train(
     from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
     from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, stages
     from vitlens.benchmarks.toybox.training.train import train_toybox
+    from vitlens.zoo import find_spec
 
+    known = [name for name in LENSES if start is None or name in find_spec(start).modalities]
     recipe = ToyboxRecipe(
         clip=ClipRecipe(objects=clip_objects, clip_only=max(1, clip_objects // 6), epochs=clip_epochs),
-        sensors=tuple(sensor or LENSES),
+        sensors=tuple(sensor or known),
         objects=objects,
         epochs=epochs,
         tokens=tokens,
