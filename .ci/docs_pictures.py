@@ -6,6 +6,7 @@ pictures/toybox.html        the demo's page
 pictures/info-<sensor>.png  `vitlens info` of one of the demo's files
 pictures/similarity.png     `vitlens similarity` of sounds with pictures
 pictures/attention.png      `vitlens toybox attention` of the shipped lenses
+pictures/montages.png       `vitlens toybox montages` of the shipped lens, as it was measured
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def made() -> Path:
     """A folder with all pictures, made once in a process."""
     import vitlens
+    from vitlens.benchmarks.toybox.demo.montages import montage_figure, shipped
     from vitlens.benchmarks.toybox.demo.poster import poster
     from vitlens.benchmarks.toybox.demo.run import MODEL, run_demo
+    from vitlens.display.pictures import save
 
     folder, files = Path(tempfile.mkdtemp(prefix="vitlens-docs-")), Path(tempfile.mkdtemp(prefix="vitlens-demo-"))
     draw_way(folder / "way.svg")
@@ -56,6 +59,7 @@ def made() -> Path:
     draw_sensors(demo, model, folder)
     draw_similarity(demo, model, folder / "similarity.png")
     draw_attention(model, files, folder / "attention.png")
+    save(montage_figure(shipped()), folder / "montages.png")
     shutil.rmtree(files)
     return folder
 

@@ -1,4 +1,4 @@
-"""`vitlens toybox make | train | hosts | attention | eval`: the embedded world as files, the trainings, and the tables."""
+"""`vitlens toybox make | train | hosts | attention | montages | eval`: the embedded world as files, trainings and tables."""
 
 from __future__ import annotations
 
@@ -179,6 +179,39 @@ def attention(
         rows = [row for name, loaded in models.items() for row in attended(loaded, drawn, name=Path(name).name)]
     say_tables([attention_table(rows)])
     say(f"figure: {save(attention_figure(rows), output)}")
+
+
+@app.command()
+def montages(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The figure: .png, .svg or .pdf.")] = Path("montages.png"),
+    model: Annotated[str, typer.Option("--model", "-m", help="A zoo name, or a model folder.")] = "vitlens-toybox",
+    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Held-out objects.")] = 560,
+    folder: Annotated[Path | None, typer.Option(help="Keep here what is drawn (default: a temporary folder).")] = None,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the EEG lens with 8 to 64 of its 128 electrodes: the others made by splines, beside zeros in their place."""
+    from dataclasses import asdict
+
+    from vitlens.benchmarks.toybox.demo.montages import montage_figure, montage_table, recorded
+    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.benchmarks.toybox.world.objects import World
+    from vitlens.display.pictures import FORMATS, save
+    from vitlens.model import load
+
+    output_file("figure", output, FORMATS)
+    if folder is not None:
+        output_folder("the objects", folder)
+    loaded = load(model, modalities=["eeg", "text"])
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        rows = recorded(loaded, draw(Path(place), World(seed), "test", objects, ["image", "eeg"], workers=num_workers))
+    figure = save(montage_figure(rows), output)
+    if as_json:
+        say_json([asdict(row) for row in rows])
+    else:
+        say_tables([montage_table(rows)])
+        say(f"figure: {figure}")
 
 
 @app.command("eval")

@@ -58,7 +58,8 @@ def recorded(model: ViTLens, drawn: Drawn, counts: Sequence[int] = COUNTS) -> li
         kept = sorted(order[:count])
         fewer = [_fewer(item, kept) for item in items]
         zeros = [{**item, "source": _zeroed(item["source"], kept)} for item in items]
-        rates = [hit_rates(model.encode({"eeg": some}, batch_size=128)["eeg"] @ classes.T, targets) for some in (fewer, zeros)]
+        scores = [model.encode({"eeg": some}, batch_size=128)["eeg"] @ classes.T for some in (fewer, zeros)]
+        rates = [[round(share, 4) for share in hit_rates(one, targets)] for one in scores]
         facts = model.modality("eeg").load(fewer[0]).info.get("montage", {})
         rows.append(Recorded(count, facts.get("farthest_cm", 0.0), len(items), *rates[0], *rates[1]))
     return rows
