@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FULL = 0.97
 """The data set keeps trials that miss up to 10 of the window's 440 samples, and stretches them."""
-BY_NAME = "by name, in the model's order; make missing ones of the others by spherical splines"
+BY_NAME = "by name, in the model's order; make those that are missing by spherical splines"
 JITTER, NOISE = 0.02, 0.05
 """Augmentation: seconds by which the window moves, and noise in standard deviations of the window."""
 
@@ -377,12 +377,7 @@ class EEG(Modality):
     def steps(self) -> list[str]:
         """The preprocessing in words."""
         return [
-            f"pick {self.channels} channels"
-            + (
-                " by name, in the model's order; make those that are missing by spherical splines"
-                if self.names
-                else " in the file's order"
-            ),
+            f"pick {self.channels} channels " + (BY_NAME if self.names else "in the file's order"),
             *(["subtract the average of the channels (average reference)"] if self.reference else []),
             f"resample to {self.rate:g} Hz",
             *([f"band-pass {self.band[0]:g} to {self.band[1]:g} Hz"] if self.band else []),
