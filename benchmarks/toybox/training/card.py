@@ -16,6 +16,8 @@ from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
 from vitlens.train.options import RunOptions
 
+FEWER = {"imu": 2500}
+"""Objects that a shipped lens saw, where they are fewer than the recipe's."""
 SPLITS = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
 
 
@@ -36,6 +38,7 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
     data = f"that of {recipe.start}, and what the sensors measure of " if recipe.start is not None else data
     speaking = f"Trained with terms on their tokens: {words(', '.join(recipe.sensors))} (docs/tokens.md)."
     largest = {(a.sensor, a.label, a.split): a for a in sorted(results.accuracies, key=lambda a: a.classes)}
+    sensors = {a.sensor for a in results.accuracies}
     return {
         "summary": "Small model of the Toybox, our procedural world: every sensor works offline, but it knows 33 toy shapes only",
         "source": "part of this package; made by `vitlens toybox train`",
@@ -52,6 +55,7 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
         "notes": [
             "Of the real world it knows nothing: it shows that the method works, and how.",
             *([speaking] if recipe.tokens else []),
+            *(f"Its lens of {name} saw {count:,} of those objects only." for name, count in FEWER.items() if name in sensors),
         ],
     }
 
