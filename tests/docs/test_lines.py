@@ -73,6 +73,16 @@ def test_python_blocks_name_what_is_there(page: str) -> None:
                 pytest.fail(f"{block}: {error}")
 
 
+def test_tutorials_are_pages_and_name_what_is_there() -> None:
+    """The docs build executes them; that takes longer."""
+    pages = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    sources = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+    assert len(sources) >= 7
+    for source in sources:
+        assert f"tutorials/{source.stem}.md" in pages, f"{source.name} is not in mkdocs.yml's nav"
+        check_names(source.read_text(encoding="utf-8"), {})
+
+
 def test_data_can_be_read(tmp_path: Path) -> None:
     """JSON and YAML; a block that names an anchor's model is a recipe, one without goes into the recipe above it."""
     from vitlens.train import load_recipe
