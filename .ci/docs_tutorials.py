@@ -79,16 +79,16 @@ def executed(sources: Sequence[Path]) -> Iterator[Tutorial]:
     from nbformat.v4 import new_code_cell
 
     with tempfile.TemporaryDirectory(prefix="vitlens-tutorials-") as folder:
-        kernel = KernelManager(kernel_name="python3", transport="ipc")
+        kernel = KernelManager(kernel_name="python3")
         environment = {"VITLENS_CACHE": folder, "PYTHONPATH": os.pathsep.join([str(SOURCES.parents[1]), *sys.path])}
-        kernel.start_kernel(env={**os.environ, **environment, "MPLBACKEND": "Agg", "TQDM_DISABLE": "1"}, cwd=folder)
+        kernel.start_kernel(env={**os.environ, **environment}, cwd=folder, extra_arguments=["--log-level=ERROR"])
         try:
             for source in sources:
                 begun = time.monotonic()
                 notebook = jupytext.read(source)
                 own = Path(folder) / source.stem
                 notebook.cells.insert(0, new_code_cell(BEGIN.format(folder=str(own))))
-                NotebookClient(notebook, km=kernel, timeout=SECONDS, coalesce_streams=True).execute()
+                NotebookClient(notebook, km=kernel, timeout=SECONDS, startup_timeout=SECONDS, coalesce_streams=True).execute()
                 del notebook.cells[0]
                 written = {path.name: path.read_bytes() for path in own.glob("*.html")}
                 yield Tutorial(source.stem, notebook, written, time.monotonic() - begun)

@@ -21,7 +21,7 @@ from vitlens.scene.view import draw
 from vitlens.scene.windows import Cutting
 
 room = ToyRoom(0)
-frames = list(write_room(room, Path("room"), 8))
+frames = list(write_room(room, Path("room"), 6))
 [f"{one.thing.material} {one.thing.shape}" for one in room.placed]
 
 # %% [markdown]
@@ -38,7 +38,7 @@ print(report.faults or "they do")
 
 # %%
 model = vitlens.load("vitlens-toybox")
-settings = Settings(cutting=Cutting(sizes=(0.32, 0.6, 1.05), most=80), batch_size=64)
+settings = Settings(cutting=Cutting(sizes=(0.32, 0.6, 1.05), most=60), batch_size=64)
 scene = build(report.recording, Path("room.scene"), lambda: model, settings, check=report.to_dict())
 len(scene.voxels.points)
 
