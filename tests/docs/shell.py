@@ -98,7 +98,7 @@ def check_values(command: str, given: dict[str, Any]) -> None:
         if name.startswith("vitlens-"):
             card(name)
     if given.get("read_option") and command != "embed":
-        parse_read_options(given["read_option"])
+        parse_read_options(given["read_option"], given.get("modality"))
     if command == "train" and given["recipe"] and not given["recipe"].endswith(".yaml"):
         load_recipe(given["recipe"], set=given["set_"] or [])
     for name in given.get("suites") or ():
