@@ -64,8 +64,8 @@ for modality, item, words in (
 ):
     found = find(scene, model.encode({modality: [item]})[modality][0].numpy(), model.space)
     asked.append(Asked(words, found))
-    print(f"{words}: {found.places[0].point.round(2).tolist()} m, contrast {found.places[0].contrast:.1f}")
-print(f"it stands at {((one.box()[0] + one.box()[1]) / 2).round(2).tolist()} m")
+    print(f"{words}: {found.places[0].point.astype(float).round(2).tolist()} m, contrast {found.places[0].contrast:.1f}")
+print(f"it stands at {((one.box()[0] + one.box()[1]) / 2).astype(float).round(2).tolist()} m")
 
 # %% [markdown]
 # All three on a page that turns (`--page` on the command line):

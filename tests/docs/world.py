@@ -10,8 +10,10 @@ import pybv
 import soundfile
 from PIL import Image
 
+from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.make import make_toybox
 from vitlens.modalities.eeg import EEG
+from vitlens.zoo import find_spec
 
 FILES = {
     "audio": ["blow.wav", "a.wav", "b.wav", "dog.wav", "knock.wav", "sounds/dog.flac", "sounds/sea/wave.flac"],
@@ -24,7 +26,8 @@ FILES = {
 
 def write_world(folder: Path) -> None:
     """Write all of it; a BrainVision recording and a broken file too."""
-    make_toybox(folder / "demo", objects={"test": 2}, workers=0, progress=False)
+    sensors = [name for name in SENSORS if name in find_spec("vitlens-toybox").modalities]  # as the demo does
+    make_toybox(folder / "demo", objects={"test": 2}, sensors=sensors, workers=0, progress=False)
     for sensor, names in FILES.items():
         found = sorted((folder / "demo" / "test" / sensor).iterdir())
         for place, name in enumerate(names):
