@@ -6,9 +6,12 @@ not Python.
 
 # mypy: ignore-errors
 
-import onnxscript
-from onnxscript import FLOAT, INT64
-from onnxscript import opset18 as op
+from vitlens.libraries import pip_line
+
+with pip_line():
+    import onnxscript
+    from onnxscript import FLOAT, INT64
+    from onnxscript import opset18 as op
 
 OPSET = onnxscript.values.Opset("vitlens", 1)
 
