@@ -31,9 +31,16 @@ def from_array(array: np.ndarray, source: Source, rate: float | None, pick: Pick
     if montage.channels is not None and rows != montage.channels == array.shape[1]:
         raise source.refuse(f"{rows} rows of {montage.channels} values", "transpose it (array.T)")
     if montage.names is not None:
-        order = f", or with channels='{MODELS_ORDER}' that they are {', '.join(montage.names[:3])} ... in this order"
-        found = "rows without names, but the model orders its channels by name"
-        raise source.refuse(found, "say what the rows are with channels=[...]" + order * (rows == montage.channels))
+        if rows != montage.channels:
+            found = f"{rows} rows without names, but the model orders its {montage.channels} channels by name"
+            raise source.refuse(found, "say what the rows are with channels=[...]")
+        picked = pick([Electrode(name) for name in montage.names], source)
+        first = ", ".join(montage.names[:3])
+        said = (
+            f"rows without names: taken as the model's, {first} ... in its order (channels='{MODELS_ORDER}' says that they are)"
+        )
+        picked = picked._replace(remarks=[*picked.remarks, said])
+        return Recording(in_unit(array[picked.rows], unit, source), picked.names, rate, picked=picked)
     if montage.channels not in (None, rows):
         found = f"{rows} rows, but the model takes {montage.channels} channels"
         raise source.refuse(found, "say what the rows are with channels=[...]")

@@ -198,11 +198,16 @@ def test_channels_twice_or_of_no_known_place_are_refused() -> None:
         read(TEN_TWENTY, bads="Fp1")
 
 
-def test_rows_in_the_model_s_order_need_be_told_so() -> None:
+def test_as_many_rows_as_the_model_has_channels_are_its_channels() -> None:
     data = field(at(NAMES))
-    with pytest.raises(InputError, match=r"rows without names.*channels='model' that they are Fp1, Fp2, F7"):
-        MODEL.read(data, rate=RATE)
-    np.testing.assert_array_equal(MODEL.read(data, rate=RATE, channels="model").data, data.astype(np.float32))
+    unnamed, told = MODEL.read(data, rate=RATE), MODEL.read(data, rate=RATE, channels="model")
+    for sample in (unnamed, told):
+        np.testing.assert_array_equal(sample.data, data.astype(np.float32))
+        assert sample.info["channels"] == list(NAMES)
+    assert [text for text in unnamed.info["remarks"] if "taken as the model's, Fp1, Fp2, F7 ... in its order" in text]
+    assert not told.info.get("remarks")
+    with pytest.raises(InputError, match="19 rows without names, but the model orders its 128 channels by name"):
+        MODEL.read(data[:19], rate=RATE)
     with pytest.raises(InputError, match="19 channels, but channels='model' and a model that takes 128 channels"):
         MODEL.read(data[:19], rate=RATE, channels="model")
 
