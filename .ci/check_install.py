@@ -33,7 +33,7 @@ def main() -> None:
     # Sound is heard without torchaudio, which is an extra.
     assert find_spec("torchaudio") is None, "the wheel brought torchaudio, which no torch after 2.11 has"
     model = vitlens.load("vitlens-toybox", device="cpu")
-    sizes = {name: tuple(model.encode({name: [model.modality(name).example()]})[name].shape) for name in MODALITIES}
+    sizes = {name: tuple(model.encode({name: [model.modality(name).example()]})[name].shape) for name in model.modalities}
     assert set(sizes.values()) == {(1, 128)}, f"the shipped model's embeddings: {sizes}"
 
     fastest = min(import_seconds() for _ in range(5))
