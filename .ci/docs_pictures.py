@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STEPS = ("file", "Sample", "tensor", "tokens [b, n, d]", "tokens [b, m, D]", "embedding [b, E]")
 BETWEEN = ("read", "transform", "ModEmbed", "Lens", "FrozenViT")
 TRAINED = ("ModEmbed", "Lens")
+ATTENDED = ["image", "point_cloud", "depth", "audio", "tactile", "eeg"]
+"""Sensors whose attention docs/tokens.md speaks of."""
 INK, PALE, TRAINS, FROZEN = "#1d2733", "#66727f", "#1b7f4d", "#2a6f97"
 
 
@@ -65,10 +67,16 @@ def made() -> Path:
 
 
 def draw_sensors(demo: Demo, model: ViTLens, folder: Path) -> None:
-    """What `vitlens info` draws of the first object's files."""
+    """What `vitlens info` draws of the first object's files, and of the example of a sensor that the model lacks."""
     from vitlens.benchmarks.toybox.demo.run import file_item
+    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
     from vitlens.display.pictures import info_picture
+    from vitlens.modality import get_modality
 
+    for name in set(SENSORS) - set(demo.files[0]):
+        reading = get_modality(name)
+        sample = reading.example()
+        info_picture(reading, sample, reading.transform(sample), folder / f"info-{name}.png")
     for name, path in demo.files[0].items():
         reading = model.modality(name)
         sample = reading.load(file_item(name, path))
@@ -88,11 +96,10 @@ def draw_attention(model: ViTLens, drawings: Path, path: Path) -> None:
     """What `vitlens toybox attention` draws of two objects of every seen shape."""
     from vitlens.benchmarks.toybox import World
     from vitlens.benchmarks.toybox.demo.attention import attended, attention_figure
-    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
     from vitlens.benchmarks.toybox.sensors.drawn import draw
     from vitlens.display.pictures import save
 
-    drawn = draw(drawings / "drawn", World(), "test", 56, list(SENSORS))
+    drawn = draw(drawings / "drawn", World(), "test", 56, ATTENDED)
     save(attention_figure(attended(model, drawn, name=model.spec.name)), path)
 
 

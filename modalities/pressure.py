@@ -16,7 +16,7 @@ import numpy as np
 
 from vitlens import checks
 from vitlens.errors import OptionError
-from vitlens.modalities.pressure_files import EXTENSIONS, check_cells, load_film
+from vitlens.modalities.pressure_files import EXTENSIONS, check_cells, holds_rows, load_film
 from vitlens.modality import Modality, Sample, register_modality
 from vitlens.sources import Source
 
@@ -172,8 +172,9 @@ class Pressure(Modality):
         axes.figure.colorbar(shown, ax=axes, label="kPa, the highest of all frames", fraction=0.04, pad=0.02)
 
     def claims(self, path: Path) -> float:
-        """A quarter: the types are those of any array, and nothing in a file says that it is pressure."""
-        return 0.25 * super().claims(path)
+        """A quarter: the types are those of any array, and nothing in a file says that it is pressure. 0 for a text without a
+        row of numbers."""
+        return 0.25 * super().claims(path) if holds_rows(path) else 0.0
 
 
 def _cells(shape: Any) -> tuple[int, int]:

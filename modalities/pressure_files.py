@@ -44,6 +44,18 @@ def load_film(path: Path, source: Source, key: str | None, cells: tuple[int, int
     return _one_table(table[0], head, source, cells)
 
 
+def holds_rows(path: Path) -> bool:
+    """Whether an array, or a text that begins with rows of two numbers or more, after a head at most."""
+    if suffix_of(path) in ("npy", "npz"):
+        return True
+    try:
+        with path.open("rb") as file:
+            lines = file.read(4096).decode("utf-8-sig", errors="ignore").splitlines()
+    except OSError:
+        return False
+    return any(_is_numbers(line) and len(line.replace(";", " ").replace(",", " ").split()) > 1 for line in lines)
+
+
 def check_cells(height: int, width: int, source: Source) -> None:
     """Raises InputError for frames that are no mat's."""
     if not (LEAST <= height <= MOST and LEAST <= width <= MOST):

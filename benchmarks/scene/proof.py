@@ -88,7 +88,8 @@ def queries(room: ToyRoom, takes: int = TAKES) -> Iterator[Query]:
     for target, one in enumerate(room.placed):
         for take in range(1, takes + 1):
             for sense, item in as_items(observe(one.stage, take=take)).items():
-                yield Query(sense, target, item)
+                if sense in SENSES:
+                    yield Query(sense, target, item)
         for sense, templates in (("name", SHAPE_PROMPTS), ("description", TEMPLATES)):
             for template in templates:
                 yield Query(sense, target, describe(one.thing, template))

@@ -29,7 +29,7 @@ SIZES = {
     "sun_rgbd": 19,
     "touch_and_go": 20,
     "vggsound": 309,
-    **{f"toybox-{sensor}": 33 for sensor in ("image", "point_cloud", "depth", "eeg", "thermal", "pressure")},
+    **{f"toybox-{sensor}": 33 for sensor in ("image", "point_cloud", "depth", "eeg", "thermal", "imu", "pressure")},
     **{f"toybox-{sensor}": 8 for sensor in ("tactile", "audio")},
 }
 RETRIEVALS = {"audiocaps", "clotho", "msrvtt", "things_eeg"}

@@ -79,5 +79,5 @@ def test_real_readers_pass_and_the_table_counts_them() -> None:
 
 
 def test_a_reader_that_takes_its_own_process_along_refuses_the_file() -> None:
-    report = run.fuzz(first=37, count=1)  # a LAZ file that laszip's arithmetic decoder aborts on
+    report = run.fuzz(first=37, count=1, formats=["point_cloud laz"])  # a LAZ file that laszip's arithmetic decoder aborts on
     assert [(case.format, case.outcome) for case in report.cases] == [("point_cloud laz", "refused")]

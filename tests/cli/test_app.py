@@ -133,7 +133,7 @@ def test_missing_and_broken_files_are_listed_and_the_exit_code_is_1(files: dict[
         (["there.txt", "-o", "there.npz"], "--overwrite"),
         (["there.txt", "-o", "x.npz", "--as", "sound"], "unknown modality 'sound'"),
         (["there.txt", "-o", "x.npz", "--as", "text", "--as", "image"], "--as takes one modality"),
-        (["there.txt", "-o", "x.npz", "--dtype", "fp8"], "--dtype must be fp32, bf16 or fp16"),
+        (["there.txt", "-o", "x.npz", "--dtype", "fp8"], "--dtype must be fp32, bf16, fp16 or auto"),
         (["there.txt", "-o", "x.npz", "-r", "depth.scal=1"], "no read option 'scal'"),
         (["there.txt", "-o", "x.npz", "-r", "scale=1"], "MODALITY.OPTION=VALUE"),
         (["there.txt", "-o", "x.npz", "--model", "vitlens-xl"], "unknown model 'vitlens-xl'"),

@@ -63,7 +63,7 @@ def test_files_whose_modality_cannot_be_guessed_fail_alone(clouds: Path, tmp_pat
         assert all("may be depth or eeg" in error and "--as MODALITY" in error for error in failed.values())
     taken, failed = outcome([words, clouds / "good0.npy", clouds / "notes.md"])
     assert taken == ["good0.npy"] and list(failed) == ["words.txt", "notes.md"]
-    assert "not that of a .txt file of point_cloud or text" in failed["words.txt"]
+    assert "not that of a .txt file of imu or point_cloud or pressure or text" in failed["words.txt"]
     assert "1 other files passed over" in gather([str(clouds)]).notes[0]
     with pytest.raises(InputError, match=r"bad\.npy: may be depth or eeg \(2 files .*--as MODALITY"):
         outcome([clouds / "bad.npy", clouds / "empty.npy"])

@@ -95,8 +95,8 @@ def _draw_points(values: np.ndarray, figure: Figure | SubFigure, up: str) -> Non
     axes: Any = figure.add_subplot(projection="3d")
     shown = values[:: max(1, len(values) // 8192)].astype(np.float32)
     xyz = np.roll(shown[:, :3], 2 - "xyz".index(up), axis=1) if up in ("x", "y", "z") else shown[:, :3]
-    colours = shown[:, 3:].clip(0, 1) if shown.shape[1] == 6 else xyz[:, 2]
-    axes.scatter(*xyz.T, c=colours, s=3, linewidths=0, cmap="viridis")
+    look = {"c": shown[:, 3:].clip(0, 1)} if shown.shape[1] == 6 else {"c": xyz[:, 2], "cmap": "viridis"}
+    axes.scatter(*xyz.T, s=3, linewidths=0, **look)
     axes.set_box_aspect(np.maximum(np.ptp(xyz, axis=0), 1e-6))
     axes.tick_params(labelsize=7)
 
