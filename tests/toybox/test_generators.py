@@ -46,7 +46,7 @@ TINY = GeneratorsRecipe(
         drawing_channels=(16, 16),
     ),
 )
-SMALL = {"test": 10, "unseen_pairs": 5, "unseen_shapes": 5}
+SMALL = {"test": 4, "unseen_pairs": 2, "unseen_shapes": 2}
 
 
 @pytest.fixture(scope="module")
