@@ -67,7 +67,7 @@ def sample_picture(modality: Modality, sample: Sample, *, dark: bool = False) ->
 
 
 def _heading(figure: Figure | SubFigure, title: str, below: str) -> None:
-    text = figure.suptitle(f"{title}\n{textwrap.shorten(below, 90, placeholder=' ...')}", fontsize=10, color=INK)
+    text = figure.suptitle(f"{title}\n{textwrap.shorten(below, 64, placeholder=' ...')}", fontsize=10, color=INK)
     text.set_parse_math(False)
 
 
