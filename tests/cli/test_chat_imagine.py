@@ -19,6 +19,7 @@ TOY = ("-m", "vitlens-toybox")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    pytest.importorskip("open3d")
     folder = tmp_path_factory.mktemp("files")
     make_toybox(folder, objects={"test": 2}, sensors=["point_cloud", "audio", "image"], progress=False)
     return {kind: sorted(map(str, (folder / "test" / kind).iterdir())) for kind in ("point_cloud", "audio", "image")}
