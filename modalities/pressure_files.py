@@ -53,7 +53,7 @@ def holds_rows(path: Path) -> bool:
             lines = file.read(4096).decode("utf-8-sig", errors="ignore").splitlines()
     except OSError:
         return False
-    return any(_is_numbers(line) and len(line.replace(";", " ").replace(",", " ").split()) > 1 for line in lines)
+    return any(_numbers_of(line) > 1 for line in lines)
 
 
 def check_cells(height: int, width: int, source: Source) -> None:
@@ -99,7 +99,7 @@ def _rate(seconds: np.ndarray, source: Source) -> float | None:
 def _blocks(text: str, source: Source) -> tuple[list[str], list[list[list[float]]]]:
     """The names of a head, if there is one, and the numbers of each block of lines between empty ones."""
     lines = text.splitlines()
-    sample = next((line for line in lines if _is_numbers(line)), None)
+    sample = next((line for line in lines if _numbers_of(line)), None)
     if sample is None:
         raise source.refuse("no numbers in rows and columns")
     delimiter = next((sign for sign in ("\t", ";", ",") if sign in sample), None)
@@ -124,9 +124,10 @@ def _blocks(text: str, source: Source) -> tuple[list[str], list[list[list[float]
     return head, [block for block in blocks if block]
 
 
-def _is_numbers(line: str) -> bool:
+def _numbers_of(line: str) -> int:
+    """How many numbers a line is; 0 where it holds anything else."""
     fields = line.replace(";", " ").replace(",", " ").split()
     try:
-        return bool([float(field) for field in fields])
+        return len([float(field) for field in fields])
     except ValueError:
-        return False
+        return 0

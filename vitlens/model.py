@@ -26,7 +26,7 @@ from vitlens.errors import InputError, ModalityError, OptionError, SpaceError, V
 from vitlens.hub import upload
 from vitlens.hub_card import MARK, readme
 from vitlens.modality import Modality
-from vitlens.precision import AUTO, Probe, probe, torch_dtype
+from vitlens.precision import AUTO, Arithmetic, Probe, check_dtype, probe, torch_dtype
 from vitlens.soundtrack import checked_share, mix_sound
 from vitlens.sources import name_of
 from vitlens.space import Embeddings
@@ -45,10 +45,6 @@ class Encoded:
     embedding: Tensor | None
     error: InputError | None = None
     remarks: tuple[str, ...] = ()
-
-
-Arithmetic = torch.dtype | Literal["auto"] | None
-"""What is computed in: float32 (None: of the weights), bfloat16, float16, or bfloat16 where `ViTLens.probe` says that it pays."""
 
 
 class ViTLens(nn.Module):
@@ -280,7 +276,7 @@ class ViTLens(nn.Module):
 
         An item that cannot be read is yielded with its InputError; the stream goes on.
         """
-        self.check_dtype(dtype)
+        check_dtype(dtype, next(self.parameters()).dtype)
         sensor = self.modality(modality)
         items = items if isinstance(items, Dataset) else list(items)  # a data set's items are opened when their batch is
         for batch in batches(sensor, items, batch_size=batch_size, num_workers=num_workers, options=read_options):
@@ -314,14 +310,6 @@ class ViTLens(nn.Module):
                 rows |= {batch.positions[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
 
-    def check_dtype(self, dtype: Arithmetic) -> None:
-        """Raises OptionError for an arithmetic that there is none for, or that these weights cannot be used in."""
-        if dtype not in (None, AUTO, torch.float32, torch.bfloat16, torch.float16):
-            raise OptionError(f'dtype must be torch.float32, torch.bfloat16, torch.float16 or "auto", found {dtype!r}')
-        weights = next(self.parameters()).dtype
-        if weights != torch.float32 and dtype not in (None, AUTO, weights):
-            raise OptionError(f"the weights are {weights}: leave dtype out, or load them as float32 to compute in {dtype}")
-
     def embed(self, modality: str, batch: Sequence[Tensor], dtype: Arithmetic = None) -> Tensor:
         """Preprocessed items -> embeddings [b, E] as the tower gives them, float32 on the CPU, in order.
 
@@ -345,8 +333,7 @@ class ViTLens(nn.Module):
 
     def probe(self, modality: str) -> Probe:
         """What `dtype="auto"` computes a modality in on this device: tried once, on the modality's own examples."""
-        weights = next(self.parameters()).dtype
-        if weights != torch.float32:
+        if next(self.parameters()).dtype != torch.float32:
             return Probe("fp32", 1.0)
         key = modality, str(self.device)
         if key not in self._probes:

@@ -10,7 +10,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from vitlens.errors import OptionError
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,8 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Arithmetic by the name of its option, as torch calls it; embeddings are float32."""
 AUTO: Literal["auto"] = "auto"
 """bf16 where it pays, else fp32."""
+Arithmetic: TypeAlias = 'torch.dtype | Literal["auto"] | None'
+"""What is computed in: float32 (None: of the weights), bfloat16, float16, or bfloat16 where `ViTLens.probe` says that it pays."""
 LEAST_SPEED = 1.2
 """What bf16 must be faster by."""
 LEAST_COSINE = 0.9999
@@ -41,13 +45,23 @@ class Probe:
         return f"{self.precision} (bf16 is {self.speed:.2g} times as fast as fp32 here{cosine})"
 
 
-def torch_dtype(precision: str) -> torch.dtype | Literal["auto"] | None:
+def torch_dtype(precision: str) -> Arithmetic:
     """What a model is asked to compute in: None is the arithmetic of its weights (fp32)."""
     import torch
 
     if precision == AUTO:
         return AUTO
     return None if precision == "fp32" else getattr(torch, PRECISIONS[precision])
+
+
+def check_dtype(dtype: Arithmetic, weights: torch.dtype) -> None:
+    """Raises OptionError for an arithmetic that there is none for, or that `weights` of this type cannot be used in."""
+    import torch
+
+    if dtype not in (None, AUTO, torch.float32, torch.bfloat16, torch.float16):
+        raise OptionError(f'dtype must be torch.float32, torch.bfloat16, torch.float16 or "auto", found {dtype!r}')
+    if weights != torch.float32 and dtype not in (None, AUTO, weights):
+        raise OptionError(f"the weights are {weights}: leave dtype out, or load them as float32 to compute in {dtype}")
 
 
 def probe(tower: nn.Module, x: Tensor, device: torch.device) -> Probe:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -147,18 +145,3 @@ def test_a_config_edited_by_hand_is_one_clear_error(golden_zoo: Path, change: di
     (folder / "config.json").write_text(json.dumps({**values, **change}))
     with pytest.raises((CheckpointError, OptionError), match=r"config\.json|encoder|no tower|no modality"):
         vitlens.load(folder)
-
-
-IMPORTED = """
-import sys, vitlens
-model = vitlens.load("vitlens-toybox", modalities=["text", "audio"], device="cpu")
-model.encode({"text": ["a red ball"], "audio": [model.modality("audio").example()]})
-slow = {"open_clip", "timm", "transformers", "torchvision", "torch._dynamo", "mne", "open3d"}
-sys.exit(" ".join(slow & {*sys.modules}) or None)
-"""
-
-
-def test_what_a_start_does_not_need_is_not_imported() -> None:
-    """Each of them takes seconds."""
-    run = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=300)
-    assert (run.returncode, run.stderr) == (0, "")

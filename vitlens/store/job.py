@@ -63,9 +63,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks.one_of("--dtype", self.dtype, (*PRECISIONS, AUTO))
-        for option, least in (("batch_size", 1), ("num_workers", 0), ("save_every", 1)):
-            if (value := getattr(self, option)) != "auto" or option != "num_workers":
-                checks.whole(f"--{option.replace('_', '-')}", value, least=least)
+        checks.whole("--batch-size", self.batch_size, least=1)
+        if self.num_workers != "auto":
+            checks.whole("--num-workers", self.num_workers, least=0)
+        checks.whole("--save-every", self.save_every, least=1)
 
 
 @dataclass(frozen=True)
