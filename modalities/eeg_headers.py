@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from vitlens.modalities.companions import beside, inside
 from vitlens.sources import Source, suffix_of
+
+_NO_MARKERS = "Brain Vision Data Exchange Marker File, Version 1.0\n[Common Infos]\nDataFile=recording.eeg\n[Marker Infos]\n"
 
 
 def check_complete(path: Path, source: Source) -> None:
@@ -151,7 +154,7 @@ class BrainVision:
         return there, max(math.ceil(there), int(points) if points.isdigit() else 0, *(int(mark) - 1 for mark in marks))
 
     def lay_out(self, folder: Path) -> Path:
-        """This recording in `folder` by names that MNE takes: a header without its comments, and links to the two files."""
+        """This recording in `folder` by names that MNE takes: a header without its comments, and links to the files."""
         lines, section = [], ""
         for line in self.path.read_bytes().splitlines():
             text = line.decode("latin-1").strip()
@@ -160,15 +163,18 @@ class BrainVision:
                 break
             key = text.partition("=")[0].strip().lower()
             if section == "[common infos]" and key == "datafile":
-                line = b"DataFile=recording.eeg"
-            if section == "[common infos]" and key == "markerfile":
-                line = b"MarkerFile=recording.vmrk" if self.markers is not None else b""
-            lines.append(line)
+                line = b"DataFile=recording.eeg\r\nMarkerFile=recording.vmrk"
+            if section != "[common infos]" or key != "markerfile":
+                lines.append(line)
         header = folder / "recording.vhdr"
         header.write_bytes(b"\r\n".join(lines) + b"\r\n")
         for file, name in ((self.data, "recording.eeg"), (self.markers, "recording.vmrk")):
             if file is not None and file.is_file():
                 (folder / name).symlink_to(file.absolute())
+            elif name == "recording.vmrk":  # before 1.13, MNE reads nothing without markers
+                (folder / name).write_text(_NO_MARKERS)
+                if file is not None:
+                    warnings.warn(f"its marker file {file.name} is not beside it: events and pauses are not known", stacklevel=2)
         return header
 
 

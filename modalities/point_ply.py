@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def read_ply(path: Path, source: Source, limit: int) -> tuple[Piece, str | None]
     renamed = _PROPERTY.sub(lambda match: match[1] + _name(match[2]) + match[3], head)
     parse = load_trimesh().exchange.ply.load_ply
     resolver = load_trimesh().resolvers.FilePathResolver(str(path)) if textured else None
-    loaded = parse(io.BytesIO(renamed + body), resolver=resolver, fix_texture=textured, skip_materials=not textured)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "string or file could not be read")  # numpy below 2.3 ends a row at what is no number
+        loaded = parse(io.BytesIO(renamed + body), resolver=resolver, fix_texture=textured, skip_materials=not textured)
     up = re.search(rb"^comment up_axis ([xyz])\s*$", head, re.M)
     return _piece(loaded, counts, source), up[1].decode() if up else None
 

@@ -323,12 +323,21 @@ def test_remarks_are_in_the_report_of_embed(tmp_path: Path) -> None:
 
 
 def test_warnings_of_mne_are_remarks_and_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    header = brainvision(tmp_path)
-    (tmp_path / "a.vmrk").unlink()
-    remarks = eeg.read(header).info["remarks"]
+    content = bytearray(edf(tmp_path / "a.edf").read_bytes())
+    content[236:244] = b"-1".ljust(8)  # how many records: not yet known
+    (tmp_path / "a.edf").write_bytes(content)
+    remarks = eeg.read(tmp_path / "a.edf").info["remarks"]
     assert len(remarks) == len(set(remarks)) >= 1
     assert all("\n" not in remark for remark in remarks)
     assert capfd.readouterr() == ("", "")
+
+
+def test_missing_markers_are_a_remark(tmp_path: Path) -> None:
+    header = brainvision(tmp_path)
+    (tmp_path / "a.vmrk").unlink()
+    assert eeg.read(header).info["remarks"] == ["its marker file a.vmrk is not beside it: events and pauses are not known"]
+    header.write_text(header.read_text(encoding="utf-8").replace("MarkerFile=a.vmrk\n", ""), encoding="utf-8")
+    assert near(eeg.read(header).data, 0, 3000)
 
 
 def test_info_shows_any_recording_whatever_a_model_takes(tmp_path: Path) -> None:

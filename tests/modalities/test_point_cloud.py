@@ -653,6 +653,7 @@ def test_impossible_read_options_are_refused(options: dict[str, Any]) -> None:
         ("damaged.pcd", FILES["binary_compressed.pcd"][:-20], "cut short or damaged"),
         ("row.ply", FILES["ascii.ply"].replace(b" 0.25 ", b" ", 1), "unequal length"),
         ("word.ply", FILES["ascii.ply"].replace(b" 0.25 ", b" zero ", 1), "cannot be decoded"),
+        ("end.ply", FILES["ascii.ply"].replace(b" 241 225\n", b" 241 225q\n", 1), "cannot be decoded"),
         ("row.pcd", FILES["ascii.pcd"].replace(b" 0.25 ", b" ", 1), "cut short or damaged"),
         ("word.pcd", FILES["ascii.pcd"].replace(b" 0.25 ", b" zero ", 1), "cannot be decoded"),
         ("rows.pcd", b"".join(FILES["ascii.pcd"].splitlines(keepends=True)[:-1]), "cut short"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,6 +71,14 @@ def new_app(help: str | None = None) -> typer.Typer:
         no_args_is_help=help is not None,
         help=help,
     )
+
+
+def own_parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    """A command's parameters behind the first, with annotations as they are.
+
+    Not by `get_type_hints`: before Python 3.11 it wraps what defaults to None once more, and typer no longer sees the option.
+    """
+    return list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
 
 def open_model(name: str, modalities: list[str] | None, device: str | None) -> ViTLens:

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitlens.cli.options import own_parameters
 from vitlens.errors import OptionError
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def with_overrides(command: Callable[..., Any]) -> Callable[..., None]:
         command(overrides(**said), **values)
 
     defaults = {"every": 1, "time_difference": 0.02}
-    hints = get_type_hints(command, include_extras=True)
-    own = list(inspect.signature(command).parameters.values())[1:]
-    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
+    own = own_parameters(command)
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
     for name, annotation in OPTIONS.items():
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=defaults.get(name), annotation=annotation))

@@ -9,12 +9,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitlens import checks
-from vitlens.cli.options import named_values
+from vitlens.cli.options import named_values, own_parameters
 from vitlens.errors import InputError, OptionError
 from vitlens.modality import importable_modalities
 from vitlens.read_options import parse_read_options
@@ -124,10 +124,9 @@ def with_streams(*, without: Sequence[str] = (), away: bool = False) -> Callable
             own = {name: value for name, value in given.items() if name not in {**kinds, **minus}}
             command({name: list(ctx.params[name]) for name in order}, **own)
 
-        hints = get_type_hints(command, include_extras=True)
-        own = list(inspect.signature(command).parameters.values())[1:]
+        own = own_parameters(command)
         parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-        parameters += [p.replace(annotation=hints[p.name]) for p in own if p.default is p.empty]
+        parameters += [p for p in own if p.default is p.empty]
         helps = {name: _help(name, kind) for name, kind in kinds.items()}
         helps |= {option: f"Away from {'a text' if name == 'text' else f'a file of {name}'}." for option, name in minus.items()}
         for name, help_ in helps.items():
@@ -135,7 +134,7 @@ def with_streams(*, without: Sequence[str] = (), away: bool = False) -> Callable
             option = typer.Option(flag, metavar=_metavar(name.removeprefix(AWAY), weighted=away), help=help_)
             kind = Annotated[list[str] | None, option]
             parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-        parameters += [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.default is not p.empty]
+        parameters += [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.default is not p.empty]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
