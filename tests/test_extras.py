@@ -103,11 +103,20 @@ def test_a_command_runs_or_says_the_pip_line(command: str, runner: Any) -> None:
     assert "No module named" not in found["said"]
 
 
-def test_a_long_command_says_the_pip_line_first(runner: Any) -> None:
-    serving = [extra for extra, packages in extras().items() if "fastapi" in packages]
-    found = runner(command="vitlens serve --model vitlens-toybox", gone=serving)
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        ("vitlens serve --model vitlens-toybox", "fastapi", "serve"),
+        ("vitlens toybox train -o run", "accelerate", "train"),
+        ("vitlens toybox hosts -o run", "diffusers", "mllm"),
+        ("vitlens toybox eval --hosts --folder run", "diffusers", "mllm"),
+    ],
+)
+def test_a_long_command_says_the_pip_line_first(command: str, library: str, extra: str, runner: Any, there: Path) -> None:
+    found = runner(command=command, gone=[extra for extra, packages in extras().items() if library in packages])
     assert found["code"] == 2
-    assert "pip install 'vitlens[serve]'" in " ".join(found["said"].split())
+    assert f"pip install 'vitlens[{extra}]'" in " ".join(found["said"].split())
+    assert not (there / "run").exists(), "it began"
 
 
 def test_every_module_is_imported_or_says_the_pip_line(runner: Any) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
@@ -26,6 +26,17 @@ PACKAGES = {
 """Libraries that pip knows by another name than Python does."""
 OURS = ("test", "dev", "docs")
 """Extras for those who work on this package."""
+
+
+def check_installed(what: str, modules: Sequence[str], extra: str) -> None:
+    """Ask for libraries without importing them, before anything that takes long.
+
+    Raises:
+        MissingDependencyError: some of `modules`, which `what` needs and `extra` brings, are not installed.
+    """
+    missing = [PACKAGES.get(module, module) for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingDependencyError(f"{what} needs {', '.join(missing)}: pip install 'vitlens[{extra}]'")
 
 
 def load_open3d() -> Any:

@@ -12,7 +12,8 @@ import typer
 
 from vitlens.cli.chat import LensOption, Question, answer, open_host
 from vitlens.cli.options import MODEL, BatchOption, DeviceOption, DtypeOption, ModelOption, named_values, new_app
-from vitlens.errors import MissingDependencyError, OptionError
+from vitlens.errors import OptionError
+from vitlens.libraries import check_installed
 from vitlens.sources import check_file
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def serve(
     from vitlens import checks
     from vitlens.cli.console import say
 
-    _check_installed()
+    check_installed("vitlens serve", _PACKAGES, "serve")
     from vitlens.serve.server import LOOPBACK, listening, run
     from vitlens.serve.service import Service
     from vitlens.serve.settings import MB, Limits, Settings
@@ -186,11 +187,3 @@ def read_tokens(file: Path | None) -> frozenset[str]:
     if not tokens:
         raise OptionError(f"--token-file {file}: no token in it")
     return tokens
-
-
-def _check_installed() -> None:
-    from importlib.util import find_spec
-
-    missing = [package for package in _PACKAGES if find_spec(package) is None]
-    if missing:
-        raise MissingDependencyError(f"vitlens serve needs {', '.join(missing)}: pip install 'vitlens[serve]'")

@@ -12,10 +12,15 @@ import typer
 from vitlens.cli.console import say, say_json, say_tables
 from vitlens.cli.options import DryRunOption, JsonOption, new_app
 from vitlens.disk import ignore_runs, output_file, output_folder
+from vitlens.libraries import check_installed
 
 app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
 WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that draw objects.")]
+
+TRAINING = ("accelerate", "omegaconf")
+HOSTS = ("transformers", "diffusers")
+"""Libraries of extras that a training needs, and those of the shipped hosts."""
 
 
 @app.command()
@@ -74,6 +79,8 @@ def train(
     About two hours on two cores; it ends with one table of what was measured. A stopped run goes on with the same command.
     With `--start` the model's other lenses stay as they are.
     """
+    if not dry_run:
+        check_installed("vitlens toybox train", TRAINING, "train")
     from vitlens.benchmarks.toybox.demo.tables import ablation_table, sensor_tables, time_table
     from vitlens.benchmarks.toybox.training.clip import ClipRecipe
     from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, LENSES
@@ -128,6 +135,9 @@ def hosts(
     The shipped ones took 131 minutes in all, one thread each on a busy machine. It ends with a table of what both make of
     every sensor; a stopped run goes on.
     """
+    if not dry_run:
+        check_installed("vitlens toybox hosts", TRAINING, "train")
+        check_installed("vitlens toybox hosts", HOSTS, "mllm")
     from vitlens.benchmarks.toybox.demo.tables import generator_tables
     from vitlens.benchmarks.toybox.training.generators import train_generators
     from vitlens.benchmarks.toybox.training.host import HostRecipe, answering
@@ -230,6 +240,8 @@ def evaluate(
 
     With `--hosts`: what the shipped language model says, and the shipped painter draws, of every sensor's measurements.
     """
+    if hosts:
+        check_installed("vitlens toybox eval --hosts", HOSTS, "mllm")
     from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
     from vitlens.benchmarks.toybox.demo.evaluate import evaluate as measure
     from vitlens.benchmarks.toybox.demo.tables import generator_tables, sensor_tables
