@@ -30,6 +30,8 @@ class DecoderCard:
     output: Kind
     pipeline: str
     """Class in diffusers."""
+    diffusers: str = ""
+    """The oldest diffusers that runs it beside transformers 5; empty: any."""
     repo: str = ""
     """On the Hub; empty for a pipeline that is always given."""
     mirrors: tuple[str, ...] = ()

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 
 from vitlens.adapters.generate.decoder_cards import DecoderCard
 from vitlens.adapters.host_files import HostFiles, dtype_argument, import_diffusers, offline
 from vitlens.adapters.running import memory
 from vitlens.checks import one_of
 from vitlens.devices import chosen_device
-from vitlens.errors import ModelError, OptionError
+from vitlens.errors import MissingDependencyError, ModelError, OptionError
 
 
 def decoder_memory(name: str) -> AbstractContextManager[None]:
@@ -47,7 +48,7 @@ def load_pipeline(
         raise OptionError(f"decoder {card.name}: its card names no repository; give pipeline=")
     if Path(names[0]).is_dir() and not (Path(names[0]) / "model_index.json").is_file():
         raise ModelError(f"{names[0]}: no model_index.json in it; give the folder of a saved diffusers pipeline")
-    import_diffusers("decoders")
+    _check_diffusers(card)
     chosen = dtype_argument(dtype or (torch.float32 if place.type == "cpu" else getattr(torch, card.half)))
     with decoder_memory(card.name):
         try:
@@ -59,6 +60,16 @@ def load_pipeline(
         else:
             made.to(place)
     return made
+
+
+def _check_diffusers(card: DecoderCard) -> None:
+    """Raises MissingDependencyError without diffusers, or with one that is too old for the card's pipeline."""
+    found = import_diffusers("decoders").__version__
+    if card.diffusers and Version(found) < Version(card.diffusers):
+        raise MissingDependencyError(
+            f"decoder {card.name} needs diffusers {card.diffusers} or newer, {found} is installed: "
+            f"pip install 'diffusers>={card.diffusers}' (beside huggingface-hub 2, that takes Python 3.11 or newer)"
+        )
 
 
 def _loaded(card: DecoderCard, names: Sequence[str], options: Mapping[str, Any]) -> Any:

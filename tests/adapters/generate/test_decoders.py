@@ -23,7 +23,7 @@ from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card, decoder_cards, register_decoder
 from vitlens.adapters.generate.decoders import Decoder, load_decoder
 from vitlens.adapters.generate.outputs import Generated, TriangleMesh, VideoClip, Waveform, check_path, kind_of
-from vitlens.errors import HostError, ModelError, OptionError
+from vitlens.errors import HostError, MissingDependencyError, ModelError, OptionError
 from vitlens.modalities.image import Image
 from vitlens.space import EmbeddingSpace
 
@@ -105,13 +105,30 @@ def test_ip_adapter_is_the_pipeline_called_by_hand(guidance: float) -> None:
     assert not same_picture(decoder.generate(Condition(embedding=-VECTOR, prompts=("a cat",)), guidance=guidance), ours)
 
 
-def test_audio_video_and_mesh_are_the_pipelines_called_by_hand() -> None:
+@pytest.fixture
+def audioldm() -> None:
+    """Skips where diffusers is too old for AudioLDM 2: on Python 3.10."""
+    pytest.importorskip("diffusers", minversion=decoder_card("audioldm2").diffusers)
+
+
+def test_an_old_diffusers_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.__version__", "0.35.2")
+    with pytest.raises(
+        MissingDependencyError, match=r"audioldm2 needs diffusers 0\.37 or newer, 0\.35\.2 is installed: pip install"
+    ):
+        load_decoder("audioldm2")
+
+
+@pytest.mark.usefixtures("audioldm")
+def test_audio_is_the_pipeline_called_by_hand() -> None:
     pipe = pipeline("audioldm2")
     sound = Decoder(tiny.tiny_card("audioldm2", defaults=SHORT), pipe).generate(Condition(prompts=("a dog",)), seed=1)
     by_hand = pipe("a dog", guidance_scale=3.5, num_inference_steps=2, generator=noise(1), **SHORT).audios[0]
     np.testing.assert_array_equal(sound.samples, by_hand)
     assert sound.rate == 16000 and sound.seconds == pytest.approx(0.032)
 
+
+def test_video_and_mesh_are_the_pipelines_called_by_hand() -> None:
     pipe = pipeline("text_to_video")
     video = Decoder(tiny.tiny_card("modelscope", defaults=SMALL), pipe).generate(Condition(prompts=("a dog",)))
     frames = pipe("a dog", guidance_scale=9.0, num_inference_steps=2, generator=noise(), output_type="pil", **SMALL).frames[0]
@@ -162,6 +179,7 @@ def test_prompts_are_mixed_by_the_weighted_sum_of_their_contexts() -> None:
     assert not same_picture(alone, ours)
 
 
+@pytest.mark.usefixtures("audioldm")
 def test_sounds_are_mixed_too_and_padding_counts_as_nothing() -> None:
     decoder = Decoder(tiny.tiny_card("audioldm2", defaults=SHORT), pipeline("audioldm2"))
     alone = decoder.generate(Condition(prompts=("a dog",))).samples
