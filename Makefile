@@ -8,7 +8,8 @@ FUZZ ?= 75
 PORT ?= 8000
 BIN := $(VENV)/bin
 READY := $(VENV)/.vitlens-installed
-EXTRAS := .[all,dev,docs]
+# toybox brings open3d where a plain install does not: on Linux from Python 3.13 on, and on arm64. Without a wheel: EXTRAS=".[all,dev,docs]".
+EXTRAS := .[all,dev,docs,toybox]
 # A torch that torchaudio does not exist for, and what is tested beside it: all that computes, but no odd files.
 TORCH ?= 2.15.0
 TORCH_VENV ?= .venv-torch-$(TORCH)
