@@ -260,6 +260,16 @@ def test_training_from_scratch_takes_new_weights(tmp_path: Path) -> None:
     assert not torch.equal(image["proj"], depth["proj"])
 
 
+def test_a_new_map_may_be_seen_as_the_picture_is(tmp_path: Path) -> None:
+    result = run(tmp_path, "model.patches=image", "optimizer.lr=0")
+    image, depth = (result.model.encoders[name] for name in ("image", "depth"))
+    one = torch.randn(2, 1, 32, 32)
+    grey = one.expand(-1, 3, -1, -1)
+    assert torch.allclose(depth(one), image(grey), atol=1e-6)
+    with pytest.raises(OptionError, match="patches of 8 pixels, as the ViT does; found patches of 16 pixels"):
+        run(tmp_path, "model.modality=thermal", "model.options={size: 32, patch: 16}", "model.patches=image")
+
+
 def test_a_batch_norm_temperature_or_anchor_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModalityError, match="'audio' cannot be an anchor"):
         run(tmp_path, "anchors.modalities=[audio]")

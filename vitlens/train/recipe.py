@@ -37,6 +37,8 @@ class ModelOptions:
     lora: LoraOptions | None = None
     vit_weights: Literal["anchors", "random"] = "anchors"
     """Of a new encoder: the anchors' image ViT, or the library's random initial weights (training from scratch)."""
+    patches: Literal["new", "image"] = "new"
+    """Of a new encoder: random first weights, or, for a map in patches of the ViT's size, those of a grey picture."""
     start: str | None = None
     """Go on from a trained encoder of this modality: a zoo name or native folder, or "anchors" for the anchors' own."""
 

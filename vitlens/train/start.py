@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitlens import zoo
-from vitlens.embed import ModEmbed
+from vitlens.embed import ModEmbed, PatchEmbed
 from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens_config import lens_config_from_dict
@@ -110,6 +110,8 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
         encoder = copy_encoder(_as_encoder(start.encoders[options.modality]), spec)
     else:
         encoder = new_encoder(model, spec, random=options.vit_weights == "random")
+        if options.patches == "image":
+            see_as_grey(encoder.embed, _image_embed(model, options.modality))
     if encoder.vit.embed_dim != model.space.dim:
         raise OptionError(
             f"the {options.modality} encoder gives embeddings of {encoder.vit.embed_dim} values, "
@@ -158,6 +160,35 @@ def new_encoder(model: ViTLens, spec: EncoderSpec, *, random: bool = False) -> L
         raise OptionError(f"model.vit.skip_blocks: cannot skip {spec.vit.skip_blocks} of {len(vit.blocks)} blocks")
     vit.blocks = nn.ModuleList(list(vit.blocks)[drop:])
     return build_encoder(spec, vit=vit)
+
+
+def see_as_grey(embed: nn.Module, picture: PatchEmbed) -> None:
+    """Let a new ModEmbed of c channels see a map as `picture` sees a grey picture: each channel takes 1/c of what its colours sum
+    up to, and the positions are left to the ViT.
+
+    Raises:
+        OptionError: no patches, or of another size than the picture's.
+    """
+    wanted = picture.conv1.weight
+    if not isinstance(embed, PatchEmbed) or embed.conv1.weight.shape[2:] != wanted.shape[2:]:
+        found = f"patches of {embed.conv1.weight.shape[-1]} pixels" if isinstance(embed, PatchEmbed) else type(embed).__name__
+        raise OptionError(
+            f"model.patches=image: the ModEmbed must cut a map into patches of {wanted.shape[-1]} pixels, as the ViT does; "
+            f"found {found}; leave model.patches at 'new'"
+        )
+    with torch.no_grad():
+        embed.conv1.weight.copy_((wanted.sum(dim=1, keepdim=True) / embed.conv1.weight.shape[1]).expand_as(embed.conv1.weight))
+        if embed.conv1.bias is not None:
+            embed.conv1.bias.zero_() if picture.conv1.bias is None else embed.conv1.bias.copy_(picture.conv1.bias)
+        if hasattr(embed, "pos_emb"):
+            embed.pos_emb.zero_()
+
+
+def _image_embed(model: ViTLens, modality: str) -> PatchEmbed:
+    embed = _as_encoder(model.encoders[IMAGE]).embed if IMAGE in model.encoders else None
+    if not isinstance(embed, PatchEmbed):
+        raise OptionError(f"model.patches=image: the anchors have no patches of pictures for {modality} to start from")
+    return embed
 
 
 def copy_encoder(source: LensEncoder, spec: EncoderSpec) -> LensEncoder:
