@@ -127,10 +127,11 @@ class Picking(NamedTuple):
         if names is None:
             return None
         if names == MODELS_ORDER:
-            names = self.montage.names
-            if names is None or len(names) != rows:
-                takes = "channels in the file's order" if names is None else f"{len(names)} channels"
-                raise source.refuse(f"{rows} channels, but channels='{MODELS_ORDER}' and a model that takes {takes}")
+            names, takes = self.montage.names, self.montage.channels
+            if rows != (takes or rows):
+                raise source.refuse(f"{rows} channels, but channels='{MODELS_ORDER}' and a model that takes {takes} channels")
+            if names is None:
+                return None
         if isinstance(names, str) or len(names) != rows or not all(isinstance(name, str) for name in names):
             raise source.refuse(f"{rows} rows, but channels={names!r:.80}", "one name per row")
         return list(names)

@@ -252,3 +252,17 @@ def test_files_are_read_by_spawned_processes(folder: Path, tmp_path: Path, monke
     run("build", folder / "p0.png", *MODEL, "-o", tmp_path / "i")
     assert seen == ["spawn"]
     assert multiprocessing.get_start_method(allow_none=True) == before
+
+
+def test_a_long_recording_is_kept_as_windows_that_are_found_one_by_one(tmp_path: Path) -> None:
+    night = np.random.default_rng(0).normal(0, 20, (128, 2600)).astype(np.float32)
+    np.save(tmp_path / "night.npy", night)
+    np.save(tmp_path / "piece.npy", night[:, 1000:2000])
+    how = ["-r", "eeg.rate=1000", "-r", "eeg.unit=uV", "-r", "eeg.channels=model"]
+    night_index, cut = tmp_path / "nights", ["--as", "eeg", "-r", "eeg.windows=1", *how, "--json"]
+    made = json.loads(run("build", tmp_path / "night.npy", *cut, "-o", night_index, *MODEL).stdout)
+    assert (made["added"], made["errors"]) == (3, [])
+    again = json.loads(run("add", night_index, tmp_path / "night.npy", *cut).stdout)
+    assert (again["added"], again["known"], again["rows"]) == (0, 3, 3)
+    found = json.loads(run("query", night_index, "--eeg", tmp_path / "piece.npy", *how, "--json").stdout)
+    assert [hit["source"].rpartition("#")[2] for hit in found["hits"]][0] == "t=1"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitlens.cli.index_inputs import Embedding, Given, fill, filled_dict, say_filled, settings_of
+from vitlens.cli.index_inputs import Embedding, Given, fill, filled_dict, say_filled
 from vitlens.cli.index_query import query
 from vitlens.cli.options import (
     MODEL,
@@ -97,21 +97,25 @@ def build(
     vitlens index build --manifest items.csv --licence CC0 -o things.index
 
     vitlens index build sounds.npz images.parquet -o things.index --store int8
+
+    vitlens index build nights/*.edf -r eeg.windows=30 -o nights.index
     """
-    from vitlens.cli.console import say_json
+    from vitlens.cli.console import say_failures, say_json
     from vitlens.cli.embed import say_plan
     from vitlens.display.progress import ProgressBar
 
-    given = Given.of(inputs or (), text or (), manifest, modality or ())
-    settings = settings_of(read_option, modality, licence, cache, twins=twins, replace=False)
+    given = Given.of(inputs or (), text or (), manifest, modality or (), read_option, model)
     if output is None and not dry_run:
         raise OptionError("say where the index goes with -o FOLDER")
     if dry_run:
         say_json(given.to_dict()) if as_json else say_plan(given.inputs, given.stored)
         raise typer.Exit(1 if given.inputs.failures else 0)
-    from vitlens.index.build import Stored, begin, finish
+    from vitlens.index.build import Settings, Stored, begin, finish
 
+    settings = Settings(given.read_options, licence, cache, twins)
     stored = [Stored.open(path) for path in given.stored]
+    if not stored and not given.inputs.items:
+        say_failures(list(given.inputs.failures))  # what follows names no reason
     embedding = Embedding(
         stored[0].first.model if stored and not given.inputs.items else model, batch_size, num_workers, dtype, device
     )
@@ -152,14 +156,14 @@ def add(
     """
     from vitlens.cli.console import say_json
     from vitlens.display.progress import ProgressBar
-    from vitlens.index.build import Stored
+    from vitlens.index.build import Settings, Stored
     from vitlens.index.index import Index
 
     opened = Index.open(index)
-    given = Given.of(inputs or (), text or (), manifest, modality or ())
-    settings = settings_of(read_option, modality, licence, cache, twins=twins, replace=replace)
-    stored = [Stored.open(path) for path in given.stored]
     embedding = Embedding(model or opened.card["model"] or MODEL, batch_size, num_workers, dtype, device)
+    given = Given.of(inputs or (), text or (), manifest, modality or (), read_option, embedding.model)
+    settings = Settings(given.read_options, licence, cache, twins, replace)
+    stored = [Stored.open(path) for path in given.stored]
     with ProgressBar() as bar:
         filled = fill(opened, given, stored, settings, embedding, bar)
     say_json(filled_dict(opened, filled, None)) if as_json else say_filled(opened, filled, None)

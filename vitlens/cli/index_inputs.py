@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitlens.cli.inputs import gather
+from vitlens.cli.inputs import cutting_for, gather
 from vitlens.cli.options import open_model
 from vitlens.read_options import parse_read_options
 from vitlens.store.files import holds_embeddings
@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What a command line names: files of embeddings, and items to embed."""
+    """What a command line names: files of embeddings, and items to embed, with how those are read that say nothing themselves."""
 
     stored: tuple[str, ...]
     inputs: Inputs
+    read_options: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def of(
-        cls, inputs: Sequence[str], texts: Sequence[str], manifest: Path | None, modalities: Sequence[str], *, quiet: bool = False
+        cls,
+        inputs: Sequence[str],
+        texts: Sequence[str],
+        manifest: Path | None,
+        modalities: Sequence[str],
+        read_option: Sequence[str] | None,
+        model: str,
     ) -> Given:
-        """Sort it.
+        """Sort it; recordings are cut into the windows that the read options ask for, as long as `model` has them.
 
         Raises:
             OptionError, InputError, ModalityError: as `gather`.
@@ -42,10 +49,13 @@ class Given:
         stored = [name for name in inputs if holds_embeddings(name)]
         others = [name for name in inputs if name not in stored]
         some = others or texts or manifest or not stored
-        found = gather(others, texts=texts, manifest=manifest, modalities=modalities, with_columns=True) if some else Inputs(())
-        for note in found.notes if not quiet else ():
+        options = parse_read_options(read_option or (), modalities[0] if len(modalities) == 1 else None)
+        cutting, found = cutting_for(options, model), Inputs(())
+        if some:
+            found = gather(others, texts=texts, manifest=manifest, modalities=modalities, with_columns=True, cutting=cutting)
+        for note in found.notes:
             remark(note)
-        return cls(tuple(stored), found)
+        return cls(tuple(stored), found, cutting.reads())
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -109,22 +119,6 @@ def engine_of(embedding: Embedding, modalities: list[str], bar: ProgressBar) -> 
         return made[0]
 
     return engine
-
-
-def settings_of(
-    read_option: Sequence[str] | None,
-    modality: Sequence[str] | None,
-    licence: str | None,
-    cache: Path | None,
-    *,
-    twins: bool,
-    replace: bool,
-) -> Settings:
-    """The settings that the options say."""
-    from vitlens.index.build import Settings
-
-    options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
-    return Settings(options, licence, cache, twins, replace)
 
 
 def say_filled(index: Index, filled: Filled, loss: Any) -> None:

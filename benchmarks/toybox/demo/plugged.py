@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitlens.model import ViTLens
 
 NEEDED = ("transformers", "diffusers")
-MIXED = 4
+MIXED = 3
 """Mixtures shown."""
 
 
