@@ -7,6 +7,7 @@ gets: its own parts, uploads and schema.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import struct
 import zlib
@@ -96,6 +97,8 @@ def test_a_third_party_s_sensor_has_everything_that_ours_have(wild: Running, goo
         assert np.allclose(rows(wild.post("/v1/embeddings", json=form)), expected, atol=1e-4)
     sent = {"radar": (good.name, good.read_bytes())}
     assert np.allclose(rows(wild.post("/v1/embeddings", files=sent, data={"radar.unit": "dB"})), expected, atol=1e-4)
+    content = base64.b64encode(good.read_bytes()).decode()
+    assert np.allclose(wild.post("/vectorize", json={"radar": [content]}).json()["radarVectors"], expected, atol=1e-4)
     card = wild.get("/v1/models").json()["data"][0]["modalities"]["radar"]
     assert card["extensions"] == ["npy"] and card["read_options"] == ["unit"]
 

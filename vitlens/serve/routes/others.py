@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -76,24 +77,27 @@ def _vectors_field(modality: str) -> str:
     return first + "".join(part.capitalize() for part in rest) + "Vectors"
 
 
-def _vectorize_request() -> type[BaseModel]:
-    """One list per sensor that is installed, and of those that the protocol names."""
-    fields: Any = {_field(name): (list[str] | None, None) for name in dict.fromkeys([*_NAMES, *list_modalities()])}
+@cache
+def _vectorize_request(modalities: tuple[str, ...]) -> type[BaseModel]:
+    """A list of each of these."""
+    fields: Any = {_field(name): (list[str] | None, None) for name in modalities}
     return create_model("VectorizeRequest", __config__=ConfigDict(extra="forbid"), **fields)
 
 
-VectorizeRequest = _vectorize_request()
+def _vectorized() -> tuple[str, ...]:
+    """The sensors that the protocol names, and those that are installed now."""
+    return tuple(dict.fromkeys([*_NAMES, *list_modalities()]))
 
 
-@router.post("/vectorize", openapi_extra=takes(VectorizeRequest, form=False))
+@router.post("/vectorize", openapi_extra=takes(_vectorize_request(_vectorized()), form=False))
 async def vectorize(request: Request) -> JSONResponse:
     """Embeddings of texts, and of files in base64, by sensor."""
     service = await ready_service(request)
-    body = await read_body(request, VectorizeRequest, service.grammar)
+    body = await read_body(request, _vectorize_request(_vectorized()), service.grammar)
     items: list[Item] = []
     places: dict[str, range] = {}
     size = request.scope["vitlens.visit"].received
-    for modality in dict.fromkeys([*_NAMES, *list_modalities()]):
+    for modality in _vectorized():
         name = _field(modality)
         if values := getattr(body, name):
             found = await aside(size, service.grammar.items, values, name, modality)
