@@ -74,7 +74,7 @@ LENSES: dict[str, ModelOptions] = {
         modality="thermal",
         options={"size": 64, "low": 283.15, "high": 323.15, "mean": 0.374, "std": 0.133},
         lens={"kind": "identity"},
-        trains=Trainable(class_token=True, first_blocks=2),
+        trains=Trainable(class_token=True, first_blocks=1),
         patches="image",
     ),
     "imu": ModelOptions(
@@ -92,7 +92,7 @@ LENSES: dict[str, ModelOptions] = {
 }
 """What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
 
-EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 10, "thermal": 3, "imu": 4, "pressure": 4}
+EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 12, "thermal": 3, "imu": 8, "pressure": 7}
 """Of each lens, over the same objects."""
 AUGMENTED = ("point_cloud", "depth", "tactile", "thermal", "imu", "pressure")
 """Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
