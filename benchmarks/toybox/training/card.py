@@ -16,8 +16,8 @@ from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
 from vitlens.train.options import RunOptions
 
-FEWER = {"imu": 2500}
-"""Objects that a shipped lens saw, where they are fewer than the recipe's."""
+SEEN = {"eeg": 21_000, "imu": 2500}
+"""Objects that a shipped lens saw, where they are not the recipe's."""
 SPLITS = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
 
 
@@ -55,7 +55,7 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
         "notes": [
             "Of the real world it knows nothing: it shows that the method works, and how.",
             *([speaking] if recipe.tokens else []),
-            *(f"Its lens of {name} saw {count:,} of those objects only." for name, count in FEWER.items() if name in sensors),
+            *(f"Its lens of {name} saw {count:,} objects." for name, count in SEEN.items() if name in sensors),
         ],
     }
 
