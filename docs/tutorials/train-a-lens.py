@@ -20,7 +20,8 @@ print(Path("toybox/train.csv").read_text().splitlines()[0])
 
 # %% [markdown]
 # The recipe is a YAML file. Every key that is left out has a default; an unknown one is an error that names the known
-# ones.
+# ones. `patches: image` lets a map begin as the ViT's own patches see a grey picture; a sensor that is no map leaves it
+# out.
 
 # %%
 Path("lens.yaml").write_text("""
@@ -30,6 +31,7 @@ model:
   options: {size: 64, mean: 0.0499, std: 0.0264}
   lens: {kind: identity}
   trains: {first_blocks: 2}
+  patches: image
 anchors: {model: vitlens-toybox}
 data: {train: toybox/train.csv}
 evaluation: {data: toybox/validation.csv, label: shape}
@@ -48,7 +50,7 @@ result = Trainer(LensTask(recipe), progress=False).run()
 print(f"{result.steps} steps; {100 * result.score.top1:.0f} % of {result.score.items} new objects named right; a guess gets 3 %")
 
 # %% [markdown]
-# The shipped lens saw a hundred times as much. This one saw each of a few objects three times: it has begun to learn.
+# The shipped lens saw a hundred times as much. This one saw each of a few objects three times.
 # The run's folder holds the log, the curve, and the model:
 
 # %%
