@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from vitlens.model import ViTLens
 
 RIGHT, WRONG = "#1b7f4d", "#b03a2e"
+COLUMNS = 5
+"""Senses in a row: more could not be read on a README's width."""
+LEFT_OVER = "one frozen ViT\n\nbelow each sense\nwhat it says"
 
 
 def poster(demo: Demo, model: ViTLens, path: Path) -> Path:
@@ -33,8 +36,11 @@ def poster(demo: Demo, model: ViTLens, path: Path) -> Path:
     good = (i for i in range(len(demo.things)) if all(named(i, sense)[0][2] for sense in demo.senses))
     chosen = next(good, 0)
     tile = tiles(demo.things)
-    figure = Figure(figsize=(2.1 * len(demo.senses), 3.3), dpi=110)
-    for axes, sense in zip(np.asarray(figure.subplots(1, len(demo.senses))).flat, demo.senses, strict=True):
+    columns = min(len(demo.senses), COLUMNS)
+    rows = -(-len(demo.senses) // columns)
+    figure = Figure(figsize=(2.1 * columns, 3.3 * rows), dpi=110)
+    places = list(np.asarray(figure.subplots(rows, columns)).flat)
+    for axes, sense in zip(places, demo.senses, strict=False):
         axes.imshow(PIL.Image.open(io.BytesIO(base64.b64decode(tile(chosen, sense).partition(",")[2]))))
         axes.set_xticks([])
         axes.set_yticks([])
@@ -44,7 +50,12 @@ def poster(demo: Demo, model: ViTLens, path: Path) -> Path:
         label, share, right = named(chosen, sense)[0]
         axes.set_xlabel(f"{label}\n", fontsize=16, color=RIGHT if right else WRONG, labelpad=8, weight="bold")
         axes.text(0.5, -0.33, f"{100 * share:.0f} %", fontsize=11, color=PALE, ha="center", transform=axes.transAxes)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.86, bottom=0.2, wspace=0.06)
+    for axes in places[len(demo.senses) :]:
+        axes.axis("off")
+    places[-1].text(
+        0.5, 0.5, LEFT_OVER if len(places) > len(demo.senses) else "", fontsize=14, color=PALE, ha="center", va="center"
+    )
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.14 / rows, bottom=0.2 / rows, wspace=0.06, hspace=0.42)
     return save(figure, path)
 
 
