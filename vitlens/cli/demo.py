@@ -17,7 +17,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Sensors that the frozen ViT never saw, understood in CLIP space: no download, under a minute."""
+    """Sensors that the frozen ViT never saw, understood in CLIP space: no download, about a minute."""
     from vitlens.benchmarks.toybox.demo.run import next_commands, run_demo
     from vitlens.benchmarks.toybox.demo.tables import sensor_tables
     from vitlens.cli.console import remark, say, say_json, say_tables

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vitlens.model import ViTLens
 
 PAGE = Path(__file__).with_name("report.html.j2")
-SHOWN = 5
+SHOWN = 4
 """Objects with a row of their own."""
 SPLIT_NAMES = {
     "test": "seen shape",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitlens.benchmarks.toybox.world.objects import Split
 
 MODEL = "vitlens-toybox"
-OBJECTS: dict[Split, int] = {"test": 14, "unseen_pairs": 7, "unseen_shapes": 5}
+OBJECTS: dict[Split, int] = {"test": 12, "unseen_pairs": 5, "unseen_shapes": 5}
 """Held-out objects of each split."""
 
 
