@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from vitlens import checks
-from vitlens.errors import OptionError
+from vitlens.errors import ModalityError, OptionError
 from vitlens.lens import build_lens
 from vitlens.lens_config import LensConfig, lens_config_from_dict, lens_config_to_dict
 from vitlens.modality import Modality, get_modality
@@ -121,6 +122,41 @@ class LensEncoder(nn.Module):
         if x.ndim != ndim:
             raise OptionError(f"a batch of {ndim} dimensions (or {ndim + 1} with views) is needed, found shape {list(x.shape)}")
         return x, None
+
+
+def check_embed(modality: Modality, embed: nn.Module, width: int) -> None:
+    """Pass the modality's example through its own preprocessing and `embed`, which is to give tokens [b, n, width].
+
+    Raises:
+        ModalityError: a `transform` or ModEmbed that does not keep to what it promises; both sides are named.
+    """
+    seen = [modality.transform(modality.example(seed)) for seed in range(2)]
+    odd = next((x for x in seen if not isinstance(x, Tensor)), None)
+    if odd is not None:
+        raise ModalityError(f"{modality.name}: transform gives a {type(odd).__name__}; a torch tensor is needed")
+    shapes = [list(x.shape) for x in seen]
+    if shapes[0] != shapes[1]:
+        raise ModalityError(f"{modality.name}: transform gives {shapes[0]} and {shapes[1]} of two examples; one shape is needed")
+    ndim = getattr(embed, "input_ndim", seen[0].ndim + 1)
+    if seen[0].ndim + 1 not in (ndim, ndim + 1):
+        raise ModalityError(
+            f"{modality.name}: transform gives {shapes[0]}; its ModEmbed {type(embed).__name__} takes {ndim - 1} dimensions "
+            f"(or {ndim}, views first)"
+        )
+    batch = torch.stack(seen) if seen[0].ndim + 1 == ndim else torch.cat(seen)
+    try:
+        with torch.no_grad():
+            tokens = embed(batch)
+    except RuntimeError as error:
+        raise ModalityError(
+            f"{modality.name}: its ModEmbed {type(embed).__name__} does not take what transform gives, {shapes[0]}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if tokens.ndim != 3 or tokens.shape[::2] != (len(batch), width):
+        raise ModalityError(
+            f"{modality.name}: its ModEmbed {type(embed).__name__} makes {list(tokens.shape)} of {list(batch.shape)}; tokens "
+            f"[{len(batch)}, n, {width}] are needed (build_embed is told the width, {width})"
+        )
 
 
 def build_encoder(spec: EncoderSpec, *, vit: ViT | None = None) -> LensEncoder:

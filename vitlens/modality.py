@@ -105,7 +105,7 @@ class Modality(ABC):
         """Draw the sample as a person would look at it on matplotlib axes."""
         import numpy as np
 
-        axes.imshow(np.atleast_2d(np.asarray(sample.data, dtype=float)), aspect="auto")
+        axes.imshow(np.atleast_2d(np.asarray(sample.data, dtype=float)), aspect="auto", interpolation="nearest")
 
     def explore(self, sample: Sample) -> dict[str, Any]:
         """What a page lets a person turn or point at beside `draw`'s picture; of these names, those that fit.
@@ -213,15 +213,20 @@ def modality_class(name: str) -> type[Modality]:
     """The class registered under `name`, imported on first use.
 
     Raises:
-        ModalityError: no such modality (the known ones are listed), or its entry point names something else.
+        ModalityError: no such modality (the known ones are listed), its module fails, or its entry point names something else.
     """
     if name not in _registered:
         point = _entry_points().get(name)
         if point is None:
-            raise ModalityError(
-                f"unknown modality {name!r}; known: {', '.join(list_modalities()) or 'none: is vitlens installed?'}"
-            )
-        cls = point.load()
+            known_here = ", ".join(list_modalities()) or "none: is vitlens installed?"
+            raise ModalityError(f"unknown modality {name!r}; known: {known_here}; others come with packages that register them")
+        try:
+            cls = point.load()
+        except VitlensError:
+            raise
+        except Exception as error:  # a third party's module may raise anything
+            found = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ModalityError(f"modality {name!r} cannot be imported from {point.value}: {found}") from error
         if not (isinstance(cls, type) and issubclass(cls, Modality)):
             raise ModalityError(f"entry point {name!r} ({point.value}) gives no Modality class")
         if getattr(cls, "name", None) != name:
@@ -237,7 +242,8 @@ def importable_modalities() -> dict[str, type[Modality]]:
         try:
             found[name] = modality_class(name)
         except Exception as error:
-            warnings.warn(f"modality {name!r} is left out, it cannot be imported: {error}", stacklevel=3)
+            why = (isinstance(error, ModalityError) and error.__cause__) or error
+            warnings.warn(f"modality {name!r} is left out, it cannot be imported: {why}", stacklevel=3)
     return found
 
 

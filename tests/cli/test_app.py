@@ -205,6 +205,16 @@ def test_similarity_takes_several_files_after_with(files: dict[str, Path], here:
     assert np.array(out["cosines"]).shape == (2, 3)
 
 
+def test_as_holds_after_with_only_for_files_that_it_reads(here: Path, files: dict[str, Path]) -> None:
+    np.save(here / "metres.npy", np.full((40, 40), 2.0, np.float32))
+    with_picture = ["similarity", "metres.npy", "--as", "depth", "--with", files["video"], "--json", *MODEL]
+    assert json.loads(run(*with_picture).stdout)["columns"] == [str(files["video"])]
+    both = ["similarity", "metres.npy", "--as", "depth", "--with", "metres.npy", "--json", *MODEL]
+    assert json.loads(run(*both).stdout)["cosines"] == [[pytest.approx(1, abs=1e-4)]]
+    np.save(here / "unclear.npy", np.zeros((4, 400), np.float32))
+    assert "--as MODALITY" in refused("info", "unclear.npy")
+
+
 def test_similarity_of_files_and_of_stored_embeddings_agree(files: dict[str, Path], here: Path) -> None:
     run("embed", files["audio"], files["image"], "-o", "a.safetensors", *MODEL)
     run("embed", files["image"], "-t", "a dog", "-o", "b.parquet", *MODEL)

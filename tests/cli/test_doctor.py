@@ -139,14 +139,27 @@ def test_a_sensor_of_somebody_else_that_cannot_be_imported_is_reported_with_its_
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_radar\nVersion: 2.0\n")
     (info / "entry_points.txt").write_text("[vitlens.modalities]\nradar = my_radar:Radar\n")
     code = (
-        "import json\nfrom vitlens.cli.modalities import about_modality\nfrom vitlens.cli.doctor import check_modality\n"
+        "import json\nfrom vitlens.cli.modalities import about_modality, modality_pairs\n"
+        "from vitlens.cli.doctor import check_modality\n"
         "check = check_modality('radar')\n"
-        "print(json.dumps([check.state, check.detail, check.fix, about_modality('radar')]))"
+        "known = about_modality('radar')\n"
+        "print(json.dumps([check.state, check.detail, check.fix, known, modality_pairs(known)]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
-    state, detail, fix, known = json.loads(out.stdout)
+    state, detail, fix, known, shown = json.loads(out.stdout)
     assert (state, fix) == ("broken", "pip install surely_not_there")
     assert "surely_not_there" in detail
     assert known["package"] == "my_radar 2.0" and "surely_not_there" in known["problem"]
+    assert ["problem", known["problem"]] in shown
+
+
+def test_a_sensor_that_does_not_fit_its_own_modembed_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitlens.modality import modality_class
+
+    cls = modality_class("pressure")
+    transform = cls.transform
+    monkeypatch.setattr(cls, "transform", lambda self, sample, *, train=False: transform(self, sample)[:-1])
+    check = doctor.check_modality("pressure")
+    assert check.state == "broken" and "does not take what transform gives, [7, 32, 32]" in check.detail

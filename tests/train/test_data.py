@@ -71,7 +71,7 @@ def test_read_options_of_the_recipe_hold_where_a_row_has_none(tmp_path: Path) ->
 
 def test_a_column_that_is_missing_is_named_with_those_there_are(tmp_path: Path) -> None:
     table = open_records(write_manifest(tmp_path, write_things(tmp_path, 1), "csv"))
-    with pytest.raises(OptionError, match=r"no column 'image'.*depth, depth.scale, caption, label"):
+    with pytest.raises(OptionError, match=r"no column 'image'.*depth, depth.scale, caption, label.* data\.columns\.image=COLUMN"):
         Reader(table, get_modality("image"))
     assert Reader(table, DEPTH, column="depth").column == "depth"
 

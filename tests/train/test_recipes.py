@@ -153,6 +153,9 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("model: [")
     with pytest.raises(OptionError, match=r"broken\.yaml: not YAML"):
         load_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "train.csv").write_text("depth,image\n" + "a.png,b.png\n" * 1000)
+    with pytest.raises(OptionError, match=r"train\.csv: no recipe, .{0,99}$"):
+        load_recipe(tmp_path / "train.csv")
     with pytest.raises(OptionError, match="unknown lens kind"):
         parameter_table(load_recipe("vitlens-l-depth", set=["model.lens.kind=fisheye"]))
     with pytest.raises(OptionError, match=r"model\.vit"):

@@ -139,4 +139,4 @@ def _version(wanted: bool) -> None:
 def vitlens(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """One frozen ViT, any sensor: image, text, video, point cloud, depth, audio, tactile and EEG in one CLIP space."""
+    """One frozen ViT, any sensor: pictures, words and what sensors measure in one CLIP space (vitlens modalities)."""

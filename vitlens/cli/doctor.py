@@ -8,18 +8,27 @@ import platform
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich.text import Text
 
 from vitlens.cli.options import JsonOption, new_app
-from vitlens.errors import VitlensError
+from vitlens.errors import ModalityError, VitlensError
 from vitlens.libraries import extras
 
+if TYPE_CHECKING:
+    from vitlens.vit import ViT
+
 app = new_app()
+TINY: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 224, "patch_size": 28, "width": 64, "layers": 1, "head_width": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
 TRIED = ("torch", "torchvision", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
 
@@ -138,7 +147,7 @@ def check_devices() -> Iterator[Check]:
 
 
 def check_modalities() -> Iterator[Check]:
-    """Every modality's example written to a real file, read back and preprocessed."""
+    """Every modality's example written to a real file, read back, preprocessed, and put through its ModEmbed."""
     from vitlens.modality import list_modalities
 
     names = list_modalities()
@@ -150,7 +159,8 @@ def check_modalities() -> Iterator[Check]:
 
 
 def check_modality(name: str) -> Check:
-    """Whether one modality reads a real file of its own and turns it into a tensor."""
+    """Whether one modality reads a real file of its own, turns it into a tensor, and that into tokens."""
+    from vitlens.encoder import check_embed
     from vitlens.modality import get_modality
 
     try:
@@ -158,14 +168,29 @@ def check_modality(name: str) -> Check:
             modality = get_modality(name)
             path = modality.write(modality.example(), Path(folder), "example")
             tensor = modality.transform(modality.load(path))
+        if modality.tower == "vision" and not modality.shares:
+            width = modality.token_width or TINY["vision_cfg"]["width"]
+            check_embed(modality, modality.build_embed(width, _tiny_vit()).eval(), width)
         kind = str(tensor.dtype).removeprefix("torch.")
         return Check("modalities", name, "ok", f"a {path.suffix} file became {kind} {list(tensor.shape)}")
-    except ImportError as error:  # MissingDependencyError holds the pip command
+    except (ImportError, ModalityError) as failure:  # MissingDependencyError holds the pip command
+        error = failure.__cause__ if isinstance(failure.__cause__, ImportError) else failure
+        if not isinstance(error, ImportError):
+            return Check("modalities", name, "broken", _one_line(error), "vitlens modalities " + name)
         missing = getattr(error, "name", None)
         fix = "" if isinstance(error, VitlensError) or not missing else f"pip install {missing.partition('.')[0]}"
         return Check("modalities", name, "broken", _one_line(error), fix)
     except Exception as error:  # whatever a modality, possibly a third party's, does wrong is the finding
         return Check("modalities", name, "broken", _one_line(error), "vitlens modalities " + name)
+
+
+@cache
+def _tiny_vit() -> ViT:
+    """A ViT without trained weights, for a ModEmbed to measure itself by."""
+    from vitlens.towers import build_vit
+    from vitlens.vit import ViTSpec
+
+    return build_vit(ViTSpec("tiny", config=TINY))
 
 
 def check_hub() -> Iterator[Check]:

@@ -56,7 +56,7 @@ def evaluate_suites(
 ) -> None:
     """Measure a model on datasets: zero-shot, linear probe or few-shot, beside the published numbers.
 
-    Every run leaves OUTPUT/<run>/result.json, per_class.csv and confusion.png, and OUTPUT/report.html and report.md over all runs
+    Every run leaves OUTPUT/RUN/result.json, per_class.csv and confusion.png, and OUTPUT/report.html and report.md over all runs
     there; git ignores a folder runs/ that is made for it. Embeddings are kept, so that a stopped run goes on and another
     protocol or probe costs next to nothing.
 

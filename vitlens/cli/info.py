@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vitlens.cli.inputs import gather
 from vitlens.cli.options import AsOption, JsonOption, ReadOption, new_app
 from vitlens.errors import InputError
-from vitlens.modality import Modality, Sample, guess_modality
+from vitlens.modality import Modality, Sample
 from vitlens.read_options import parse_read_options
 
 app = new_app()
@@ -43,9 +43,7 @@ def info(
 
     if output is not None:
         output_file("picture", output, FORMATS, inputs=[file])
-    modality = modality or (None if Path(file).is_dir() else guess_modality(file))
-    options = parse_read_options(read_option or (), modality)
-    chosen, sample = read_one(file, modality, options, model)
+    chosen, sample = read_one(file, modality, read_option or (), model)
     try:
         tensor = chosen.transform(sample)
         result = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
@@ -70,13 +68,12 @@ def info(
             say(f"{output}: left the file, right what the model gets of it")
 
 
-def read_one(
-    file: str, modality: str | None, options: Mapping[str, Mapping[str, Any]], model: str | None = None
-) -> tuple[Modality, Sample]:
+def read_one(file: str, modality: str | None, read_option: Sequence[str], model: str | None = None) -> tuple[Modality, Sample]:
     """One file's modality, with the options of `model` (see `find_modality`), and the Sample it reads.
 
     Raises:
-        InputError: no such file, a folder, several files, or one that cannot be read.
+        InputError: no such file, a folder, several files, one of no clear modality, or one that cannot be read.
+        OptionError: a read option that its reader does not have.
         ModelError, ModalityError: as `find_modality`.
     """
     if Path(file).is_dir():
@@ -87,6 +84,7 @@ def read_one(
     if len(found.items) != 1:
         raise InputError(file, f"{len(found.items)} files", "one file")
     item = found.items[0]
+    options = parse_read_options(read_option, item.modality)
     from vitlens.zoo import find_modality
 
     chosen = find_modality(item.modality, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from vitlens.cli.options import JsonOption, new_app
 from vitlens.display.table import Table
-from vitlens.modality import GROUP, list_modalities, modality_class
+from vitlens.modality import GROUP, Modality, list_modalities, modality_class
 
 app = new_app()
 
@@ -51,7 +52,7 @@ def about_modality(name: str) -> dict[str, Any]:
     return {
         **known,
         "class": f"{cls.__module__}.{cls.__qualname__}",
-        "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "),
+        "summary": summary_of(cls),
         "unit": cls.unit,
         "accepts": cls.accepts,
         "extensions": list(cls.extensions),
@@ -60,6 +61,14 @@ def about_modality(name: str) -> dict[str, Any]:
         "options": modality.options(),
         "steps": modality.steps(),
     }
+
+
+def summary_of(cls: type[Modality]) -> str:
+    """The first paragraph of a class's docstring, or of its file's where the class has none of its own."""
+    own = cls.__doc__ or ""
+    written = own and not own.startswith(f"{cls.__name__}(")  # a dataclass without a docstring gets its signature for one
+    text = inspect.getdoc(cls) if written else inspect.getdoc(sys.modules[cls.__module__])
+    return " ".join((text or "").split("\n\n")[0].split())
 
 
 def package_of(name: str) -> str:
@@ -82,6 +91,8 @@ def modality_table(found: Sequence[Mapping[str, Any]]) -> Table:
 def modality_pairs(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Everything known of one modality."""
     pairs = [(key.replace("_", " "), value) for key, value in known.items() if isinstance(value, str)]
+    if "problem" in known:
+        return pairs
     pairs.append(("file types", " ".join(known["extensions"])))
     pairs.append(("read options", ", ".join(known["read_options"]) or "none"))
     pairs += [("option", f"{option} = {value}") for option, value in known["options"].items()]

@@ -30,6 +30,7 @@ from vitlens.display.terminal import console
 from vitlens.errors import SpaceError
 from vitlens.modality import modality_class
 from vitlens.read_options import parse_read_options
+from vitlens.sources import suffix_of
 from vitlens.space import EmbeddingSpace
 from vitlens.store.files import StoredEmbeddings, holds_embeddings, load_embeddings
 from vitlens.store.items import Inputs
@@ -75,7 +76,12 @@ def similarity(
     with_text: Annotated[list[str] | None, typer.Option(help="A text on the other side; may be repeated.")] = None,
     model: ModelOption = MODEL,
     modality: AsOption = None,
-    with_modality: Annotated[str | None, typer.Option("--with-as", help="Modality of the files after --with.")] = None,
+    with_modality: Annotated[
+        str | None,
+        typer.Option(
+            "--with-as", help="Modality of the files after --with (default: --as if it reads such files, else guessed)."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write a heatmap: similarity.png")] = None,
     read_option: ReadOption = None,
     sound: SoundOption = None,
@@ -100,7 +106,8 @@ def similarity(
     if output is not None:
         output_file("picture", output, FORMATS, inputs=[*(first or ()), *(second or ())])
     left = wanted(first or (), text or (), modality)
-    right = wanted(second or (), with_text or (), with_modality or modality) if second or with_text else None
+    other = with_modality or (modality if modality and any(_reads(modality, name) for name in second or ()) else None)
+    right = wanted(second or (), with_text or (), other) if second or with_text else None
     options = parse_read_options(read_option or (), modality)
     a, b, cosines, space = compare(
         left,
@@ -119,6 +126,11 @@ def similarity(
         heatmap(matrix, a.labels(), b.labels(), output, title=f"cosine similarity in {space.name}")
         if not as_json:
             say(f"{output}: heatmap of {len(a.names)} x {len(b.names)}")
+
+
+def _reads(modality: str, name: str) -> bool:
+    """Whether `name` is of a file type of `modality`, or (a folder, a pattern) may be anything."""
+    return suffix_of(name) in ("", "*", *modality_class(modality).extensions)
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,14 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, set: Iter
     """
     conf = omegaconf()
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from yaml import YAMLError, safe_load
 
     where = "recipe" if isinstance(source, Mapping) else f"recipe {os.fspath(source)}"
     try:
-        given = conf.create(dict(source) if isinstance(source, Mapping) else _text_of(source))
+        text = dict(source) if isinstance(source, Mapping) else _text_of(source)
+        if isinstance(text, str) and not isinstance(safe_load(text) or {}, dict):
+            raise OptionError(f"{where}: no recipe, which is a YAML file of KEY: VALUE (vitlens train NAME --show prints one)")
+        given = conf.create(text)
         changes = conf.from_dotlist([_checked_change(change) for change in set])
         return conf.to_object(conf.merge(conf.structured(Recipe), given or {}, changes))
     except OmegaConfBaseException as error:

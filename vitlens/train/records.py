@@ -101,7 +101,7 @@ class Reader:
         if self.column not in table.columns:
             raise OptionError(
                 f"{table.name}: no column {self.column!r} for {modality.name} (its columns: {', '.join(table.columns)}); "
-                f"name it with columns.{modality.name}=COLUMN"
+                f"name it with data.columns.{modality.name}=COLUMN"
             )
 
     def _by_file_type(self) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from vitlens import zoo
 from vitlens.embed import ModEmbed, PatchEmbed
-from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder
+from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder, check_embed
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens_config import lens_config_from_dict
 from vitlens.model import ViTLens, load
@@ -97,6 +97,7 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
     Raises:
         OptionError: a ViT that differs from the anchors' and has no other weights.
         CheckpointError: `model.start` that does not fit.
+        ModalityError: a modality whose preprocessing and ModEmbed do not fit each other.
     """
     options = recipe.model
     spec = encoder_spec(recipe, model.spec)
@@ -117,7 +118,11 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
             f"the {options.modality} encoder gives embeddings of {encoder.vit.embed_dim} values, "
             f"the anchors' space {model.space.name} has {model.space.dim}"
         )
-    return assembled(model, recipe.name, spec, encoder)
+    made = assembled(model, recipe.name, spec, encoder)
+    if not options.start:  # before anything is computed: a sensor of one's own may not fit itself yet
+        modality = made.modality(options.modality)
+        check_embed(modality, encoder.embed, spec.token_width or modality.token_width or encoder.vit.width)
+    return made
 
 
 def assembled(model: ViTLens, name: str, spec: EncoderSpec, encoder: LensEncoder) -> ViTLens:
