@@ -67,16 +67,10 @@ def made() -> Path:
 
 
 def draw_sensors(demo: Demo, model: ViTLens, folder: Path) -> None:
-    """What `vitlens info` draws of the first object's files, and of the example of a sensor that the model lacks."""
+    """What `vitlens info` draws of the first object's files."""
     from vitlens.benchmarks.toybox.demo.run import file_item
-    from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
     from vitlens.display.pictures import info_picture
-    from vitlens.modality import get_modality
 
-    for name in set(SENSORS) - set(demo.files[0]):
-        reading = get_modality(name)
-        sample = reading.example()
-        info_picture(reading, sample, reading.transform(sample), folder / f"info-{name}.png")
     for name, path in demo.files[0].items():
         reading = model.modality(name)
         sample = reading.load(file_item(name, path))

@@ -171,10 +171,11 @@ class BrainVision:
         for file, name in ((self.data, "recording.eeg"), (self.markers, "recording.vmrk")):
             if file is not None and file.is_file():
                 (folder / name).symlink_to(file.absolute())
-            elif name == "recording.vmrk":  # before 1.13, MNE reads nothing without markers
-                (folder / name).write_text(_NO_MARKERS)
-                if file is not None:
-                    warnings.warn(f"its marker file {file.name} is not beside it: events and pauses are not known", stacklevel=2)
+        if not (folder / "recording.vmrk").exists():  # before 1.13, MNE reads nothing without markers
+            (folder / "recording.vmrk").write_text(_NO_MARKERS)
+            if self.markers is not None:
+                found = f"its marker file {self.markers.name} is not beside it"
+                warnings.warn(f"{found}: events and pauses are not known", stacklevel=2)
         return header
 
 

@@ -128,7 +128,7 @@ class Picking(NamedTuple):
             return None
         if names == MODELS_ORDER:
             names, takes = self.montage.names, self.montage.channels
-            if rows != (takes or rows):
+            if takes is not None and rows != takes:
                 raise source.refuse(f"{rows} channels, but channels='{MODELS_ORDER}' and a model that takes {takes} channels")
             if names is None:
                 return None

@@ -124,6 +124,11 @@ class LensEncoder(nn.Module):
         return x, None
 
 
+def token_width(modality: Modality, vit: ViT, given: int | None = None) -> int:
+    """How wide the tokens of a ModEmbed are: as `given`, else as the modality says, else as the ViT's."""
+    return given or modality.token_width or vit.width
+
+
 def check_embed(modality: Modality, embed: nn.Module, width: int) -> None:
     """Pass the modality's example through its own preprocessing and `embed`, which is to give tokens [b, n, width].
 
@@ -168,7 +173,7 @@ def build_encoder(spec: EncoderSpec, *, vit: ViT | None = None) -> LensEncoder:
     """
     modality: Modality = get_modality(spec.modality, **spec.options)
     tower = build_vit(spec.vit) if vit is None else vit.fork(spec.trains)
-    width = spec.token_width or modality.token_width or tower.width
+    width = token_width(modality, tower, spec.token_width)
     embed = modality.build_embed(width, tower)
     if isinstance(tower, FrozenViT):
         tower.adopt_patch_embedding(embed)

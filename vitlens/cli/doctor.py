@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from vitlens.vit import ViT
 
 app = new_app()
-TINY: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 224, "patch_size": 28, "width": 64, "layers": 1, "head_width": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 TRIED = ("torch", "torchvision", "timm", "open_clip")
 """Imported, not only looked up: of these a wrong pair of versions installs well and fails at import."""
 
@@ -160,7 +155,7 @@ def check_modalities() -> Iterator[Check]:
 
 def check_modality(name: str) -> Check:
     """Whether one modality reads a real file of its own, turns it into a tensor, and that into tokens."""
-    from vitlens.encoder import check_embed
+    from vitlens.encoder import check_embed, token_width
     from vitlens.modality import get_modality
 
     try:
@@ -169,28 +164,27 @@ def check_modality(name: str) -> Check:
             path = modality.write(modality.example(), Path(folder), "example")
             tensor = modality.transform(modality.load(path))
         if modality.tower == "vision" and not modality.shares:
-            width = modality.token_width or TINY["vision_cfg"]["width"]
+            width = token_width(modality, _tiny_vit())
             check_embed(modality, modality.build_embed(width, _tiny_vit()).eval(), width)
         kind = str(tensor.dtype).removeprefix("torch.")
         return Check("modalities", name, "ok", f"a {path.suffix} file became {kind} {list(tensor.shape)}")
-    except (ImportError, ModalityError) as failure:  # MissingDependencyError holds the pip command
-        error = failure.__cause__ if isinstance(failure.__cause__, ImportError) else failure
-        if not isinstance(error, ImportError):
-            return Check("modalities", name, "broken", _one_line(error), "vitlens modalities " + name)
-        missing = getattr(error, "name", None)
-        fix = "" if isinstance(error, VitlensError) or not missing else f"pip install {missing.partition('.')[0]}"
+    except Exception as failure:  # whatever a modality, possibly a third party's, does wrong is the finding
+        cause = failure.__cause__ if isinstance(failure, ModalityError) else None
+        error = cause if isinstance(cause, ImportError) else failure
+        fix = "vitlens modalities " + name
+        if isinstance(error, ImportError):  # MissingDependencyError holds the pip command
+            missing = None if isinstance(error, VitlensError) else error.name
+            fix = f"pip install {missing.partition('.')[0]}" if missing else ""
         return Check("modalities", name, "broken", _one_line(error), fix)
-    except Exception as error:  # whatever a modality, possibly a third party's, does wrong is the finding
-        return Check("modalities", name, "broken", _one_line(error), "vitlens modalities " + name)
 
 
 @cache
 def _tiny_vit() -> ViT:
     """A ViT without trained weights, for a ModEmbed to measure itself by."""
     from vitlens.towers import build_vit
-    from vitlens.vit import ViTSpec
+    from vitlens.zoo import find_spec
 
-    return build_vit(ViTSpec("tiny", config=TINY))
+    return build_vit(find_spec("vitlens-tiny-random").encoders[0].vit)
 
 
 def check_hub() -> Iterator[Check]:

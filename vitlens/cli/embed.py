@@ -105,12 +105,10 @@ def embed(
     torchrun --nproc-per-node 8 -m vitlens embed photos/ --as image -o embeddings/
     """
     from vitlens.cli.inputs import cutting_for
-    from vitlens.read_options import parse_read_options
     from vitlens.store.job import Settings
     from vitlens.store.listing import Listing
 
-    options = parse_read_options(read_option or (), modality[0] if modality and len(modality) == 1 else None)
-    cutting = cutting_for(options, model)
+    cutting = cutting_for(read_option, modality, model)
     listing = Listing(inputs or (), text or (), manifest, modality or (), cutting=cutting)
     packing = _packing(store, width, model)
     settings = Settings(dtype, cutting.reads(), batch_size, num_workers, save_every, overwrite=overwrite, packing=packing)

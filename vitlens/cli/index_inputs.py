@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from vitlens.cli.inputs import cutting_for, gather
 from vitlens.cli.options import open_model
-from vitlens.read_options import parse_read_options
 from vitlens.store.files import holds_embeddings
 from vitlens.store.items import Inputs
 
@@ -49,8 +48,7 @@ class Given:
         stored = [name for name in inputs if holds_embeddings(name)]
         others = [name for name in inputs if name not in stored]
         some = others or texts or manifest or not stored
-        options = parse_read_options(read_option or (), modalities[0] if len(modalities) == 1 else None)
-        cutting, found = cutting_for(options, model), Inputs(())
+        cutting, found = cutting_for(read_option, modalities, model), Inputs(())
         if some:
             found = gather(others, texts=texts, manifest=manifest, modalities=modalities, with_columns=True, cutting=cutting)
         for note in found.notes:

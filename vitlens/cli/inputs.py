@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vitlens.errors import ModelError
 from vitlens.modality import Modality
+from vitlens.read_options import parse_read_options
 from vitlens.store.items import Failure, Inputs, Item
 from vitlens.store.listing import Listing
 from vitlens.store.windows import Cutting
@@ -35,8 +35,15 @@ def gather(
     return Inputs(items, tuple(one for one in found if isinstance(one, Failure)), tuple(listing.notes))
 
 
-def cutting_for(options: Mapping[str, Mapping[str, Any]], model: str) -> Cutting:
-    """How recordings are cut into windows, as long as `model` has them; of a model that is only on the Hub, as usual."""
+def cutting_for(read_option: Sequence[str] | None, modalities: Sequence[str] | None, model: str) -> Cutting:
+    """How items are read, by the texts of `--read`, and recordings cut: into windows as long as `model` has them.
+
+    Of a model that is only on the Hub they are as long as usual. Options without a modality are of the one in `modalities`.
+
+    Raises:
+        OptionError: as `parse_read_options`.
+    """
+    options = parse_read_options(read_option or (), modalities[0] if modalities and len(modalities) == 1 else None)
 
     def reading(name: str) -> Modality:
         from vitlens.zoo import find_modality

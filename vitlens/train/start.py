@@ -11,7 +11,7 @@ from torch import nn
 
 from vitlens import zoo
 from vitlens.embed import ModEmbed, PatchEmbed
-from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder, check_embed
+from vitlens.encoder import EncoderSpec, LensEncoder, build_encoder, check_embed, token_width
 from vitlens.errors import CheckpointError, OptionError
 from vitlens.lens_config import lens_config_from_dict
 from vitlens.model import ViTLens, load
@@ -121,7 +121,7 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
     made = assembled(model, recipe.name, spec, encoder)
     if not options.start:  # before anything is computed: a sensor of one's own may not fit itself yet
         modality = made.modality(options.modality)
-        check_embed(modality, encoder.embed, spec.token_width or modality.token_width or encoder.vit.width)
+        check_embed(modality, encoder.embed, token_width(modality, encoder.vit, spec.token_width))
     return made
 
 

@@ -46,6 +46,11 @@ class Accuracy:
     top5: float
 
     @property
+    def right(self) -> int:
+        """Items whose first answer is right."""
+        return round(self.top1 * self.items)
+
+    @property
     def chance1(self) -> float:
         """Top-1 of a guess."""
         return 1 / self.classes

@@ -50,11 +50,11 @@ def poster(demo: Demo, model: ViTLens, path: Path) -> Path:
         label, share, right = named(chosen, sense)[0]
         axes.set_xlabel(f"{label}\n", fontsize=16, color=RIGHT if right else WRONG, labelpad=8, weight="bold")
         axes.text(0.5, -0.33, f"{100 * share:.0f} %", fontsize=11, color=PALE, ha="center", transform=axes.transAxes)
-    for axes in places[len(demo.senses) :]:
+    free = places[len(demo.senses) :]
+    for axes in free:
         axes.axis("off")
-    places[-1].text(
-        0.5, 0.5, LEFT_OVER if len(places) > len(demo.senses) else "", fontsize=14, color=PALE, ha="center", va="center"
-    )
+    for axes in free[-1:]:
+        axes.text(0.5, 0.5, LEFT_OVER, fontsize=14, color=PALE, ha="center", va="center")
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.14 / rows, bottom=0.2 / rows, wspace=0.06, hspace=0.42)
     return save(figure, path)
 

@@ -93,11 +93,12 @@ def _vectorized() -> tuple[str, ...]:
 async def vectorize(request: Request) -> JSONResponse:
     """Embeddings of texts, and of files in base64, by sensor."""
     service = await ready_service(request)
-    body = await read_body(request, _vectorize_request(_vectorized()), service.grammar)
+    known = _vectorized()
+    body = await read_body(request, _vectorize_request(known), service.grammar)
     items: list[Item] = []
     places: dict[str, range] = {}
     size = request.scope["vitlens.visit"].received
-    for modality in _vectorized():
+    for modality in known:
         name = _field(modality)
         if values := getattr(body, name):
             found = await aside(size, service.grammar.items, values, name, modality)
