@@ -173,6 +173,8 @@ def test_the_card_of_one_dataset(data: Path) -> None:
 def test_a_model_folder_goes_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert short(str(tmp_path / "mine")) == "mine" and short("vitlens-l") == "vitlens-l"
+    (tmp_path / "my-run" / "model").mkdir(parents=True)
+    assert short(str(tmp_path / "my-run" / "model")) == "my-run", "every run of `vitlens train` has a folder model"
 
 
 def test_the_toybox_without_a_folder_is_planned_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,3 +186,40 @@ def test_the_toybox_without_a_folder_is_planned_and_not_made(tmp_path: Path, mon
     assert {one.split for one in found} == set(toybox.OBJECTS) and not any(tmp_path.iterdir())
     with pytest.raises(OptionError, match="zero-shot only"):
         toybox.toybox_suite(None, Settings(task="few-shot"))
+
+
+def test_a_labelled_table_of_ones_own_is_a_dataset(data: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in (data / "tiny-shapes" / "list.csv").read_text().splitlines()[1 : TEST + 1]]
+    table = data / "mine.csv"
+    lines = [f"tiny-shapes/pictures/{file},{kind},{place}," for place, (file, kind, _) in enumerate(rows)]
+    table.write_text("\n".join(["image,kind,number,depth", *lines, "tiny-shapes/pictures/000.png,,,"]))
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cache", "--model", "tiny", "--json")
+    done = call("eval", table, "--label", "kind", "--as", "image", *where)
+    assert done.exit_code == 0, done.output
+    (mine,) = json.loads(done.stdout)
+    (same,) = json.loads(call("eval", "tiny-shapes", "--data-root", data, *where).stdout)
+    assert mine["dataset"]["items"] == TEST
+    assert mine["run"]["embedded_by_this_process"] and not same["run"]["embedded_by_this_process"], "kept by content"
+    assert (tmp_path / "out" / "mine-image_all_tiny_zero-shot_default" / "per_class.csv").is_file()
+    planned = json.loads(call("eval", table, "--label", "kind", "--as", "image", "--dry-run", "--json").stdout)["runs"][0]
+    assert planned["notes"] == ["1 rows without a label are left out"] and planned["items"] == TEST
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--label", "kind"], "columns of image, depth: say which is measured with --as"),
+        ([], "no column 'label' with labels (its columns: image, depth, kind, one)"),
+        (["--label", "image"], "a column with class names"),
+        (["--label", "one", "--as", "image"], "names 1 classes"),
+        (["--label", "kind", "--as", "audio"], "no column 'audio'"),
+        (["--label", "kind", "--as", "image", "--split", "test"], "no split 'test'"),
+        (["--label", "kind", "--as", "image", "--task", "few-shot"], "zero-shot only"),
+    ],
+)
+def test_a_table_that_lacks_something_is_told_what(arguments: list[str], message: str, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("image,depth,kind,one\na.png,a.npy,disc,x\nb.png,b.npy,ring,x\n")
+    done = call("eval", table, *arguments, "--dry-run")
+    assert done.exit_code == 2 or done.exception is not None
+    assert message in f"{done.output}{done.exception}"

@@ -30,7 +30,10 @@ TOYBOX, TOYBOX_MODEL = "toybox", "vitlens-toybox"
 
 @app.command(no_args_is_help=True)
 def evaluate_suites(
-    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Datasets (vitlens datasets), toybox, or all.")],
+    suites: Annotated[
+        list[str],
+        typer.Argument(metavar="SUITE...", help="Datasets (vitlens datasets), toybox, all, or a table of your own (.csv ...)."),
+    ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A zoo name, a folder, or a Hub repository (default vitlens-l).")
     ] = None,
@@ -39,6 +42,10 @@ def evaluate_suites(
     protocol: Annotated[str, typer.Option(help="default, or paper: as the released evaluation code counts.")] = "default",
     prompts: Annotated[Path | None, typer.Option(help="A text file with a prompt template a line, {} for the class.")] = None,
     task: Annotated[str, typer.Option(help="zero-shot, linear-probe or few-shot.")] = "zero-shot",
+    label: Annotated[str, typer.Option(help="Of a table: the column with each row's class.")] = "label",
+    modality: Annotated[
+        str | None, typer.Option("--as", help="Of a table with several sensors: the column that is measured.")
+    ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Training items of each class in few-shot.")] = 16,
     draws: Annotated[int, typer.Option(min=1, help="How often few-shot draws them.")] = 5,
     train_split: Annotated[list[str] | None, typer.Option(help="Train a probe on this split; may be repeated.")] = None,
@@ -66,7 +73,9 @@ def evaluate_suites(
 
     vitlens eval esc50 modelnet40 --model vitlens-l --data-root /data
 
-    vitlens eval nyu_depth_v2 --task few-shot --shots 4
+    vitlens eval recordings.csv --label species --model my-lens
+
+    vitlens eval nyuv2 --task few-shot --shots 4
 
     torchrun --nproc_per_node=4 -m vitlens eval audioset --data-root /data
     """
@@ -90,7 +99,7 @@ def evaluate_suites(
         cache=cache,
     )
     with torchrun():
-        chosen = gather(suites, data_root, settings, make=not dry_run)
+        chosen = gather(suites, data_root, settings, make=not dry_run, label=label, modality=modality)
         if dry_run:
             say_plan(chosen, settings, output, as_json=as_json)
             return
@@ -118,7 +127,15 @@ def read_templates(path: Path) -> tuple[str, ...]:
     return lines
 
 
-def gather(suites: Sequence[str], data_root: Path | None, settings: Settings, *, make: bool = True) -> list[Found]:
+def gather(
+    suites: Sequence[str],
+    data_root: Path | None,
+    settings: Settings,
+    *,
+    make: bool = True,
+    label: str = "label",
+    modality: str | None = None,
+) -> list[Found]:
     """What to evaluate: each suite found on this machine; of "all" what is there, with a remark about the rest.
 
     Raises:
@@ -126,12 +143,15 @@ def gather(suites: Sequence[str], data_root: Path | None, settings: Settings, *,
     """
     from vitlens.benchmarks.datasets import get_dataset, list_datasets
     from vitlens.benchmarks.evaluation.run import find, root_of
+    from vitlens.benchmarks.evaluation.table import find_table, is_table
     from vitlens.cli.console import remark
     from vitlens.processes import world
 
     found: list[Found] = []
     for suite in dict.fromkeys(suites):
-        if suite == TOYBOX:
+        if is_table(suite):
+            found.append(find_table(Path(suite), label, modality, settings))
+        elif suite == TOYBOX:
             from vitlens.benchmarks.evaluation.toybox import toybox_suite
 
             found += toybox_suite(data_root, settings, make=make)
@@ -248,8 +268,11 @@ def modalities_of(card: DatasetCard, settings: Settings) -> list[str]:
 
 
 def short(name: str) -> str:
-    """A model's name for results: of a folder its last part."""
-    return Path(name).resolve().name if os.path.isdir(name) else name
+    """A model's name for results: of a folder its last part, of a training's `RUN/model` the run's."""
+    if not os.path.isdir(name):
+        return name
+    folder = Path(name).resolve()
+    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name
 
 
 def _named(bar: ProgressBar, dataset: str) -> Callable[[str, int, int], None]:
