@@ -1,10 +1,11 @@
-"""The Toybox's host and painter: trained on pictures alone, in miniature; and what the shipped ones make of other sensors."""
+"""The Toybox's hosts and painter: trained on pictures alone, in miniature; and what the shipped ones make of other sensors."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import PIL.Image
@@ -14,19 +15,23 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 import vitlens
+from vitlens.adapters.chat.llava_prompt import conversation
 from vitlens.adapters.generate.any_to_any import AnyToAny
 from vitlens.benchmarks.toybox import World
+from vitlens.benchmarks.toybox.demo import describe
 from vitlens.benchmarks.toybox.demo.attention import class_shares
-from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host
+from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
-from vitlens.benchmarks.toybox.demo.tables import generator_tables
+from vitlens.benchmarks.toybox.demo.tables import DESCRIBED, generator_tables
 from vitlens.benchmarks.toybox.sensors import drawn as sensors_drawn
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training import generators
+from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.generators import train_generators
-from vitlens.benchmarks.toybox.training.host import QUESTIONS, HostRecipe, answer, tokenizers
+from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, IMAGE, QUESTIONS, HostKind, HostRecipe, answer, tokenizers
+from vitlens.benchmarks.toybox.training.host_task import HostTask, behind_eye
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
@@ -35,10 +40,11 @@ from vitlens.errors import OptionError
 from vitlens.model import ViTLens
 
 ONCE = pacing(1, 16, warmup=1)
+HOST = HostRecipe(pace=ONCE, width=32, queries=2, qformer_layers=1, language_layers=1)
 TINY = GeneratorsRecipe(
-    objects=32,
-    clip_only=8,
-    host=HostRecipe(pace=ONCE, width=32, queries=2, qformer_layers=1, language_layers=1),
+    objects=16,
+    clip_only=4,
+    hosts=(HOST, replace(HOST, kind="llava")),
     painter=PainterRecipe(
         autoencoder=ONCE,
         drawing=pacing(1, 16, warmup=1, average=0.9),
@@ -46,7 +52,7 @@ TINY = GeneratorsRecipe(
         drawing_channels=(16, 16),
     ),
 )
-SMALL = {"test": 4, "unseen_pairs": 2, "unseen_shapes": 2}
+SMALL = {"test": 2, "unseen_pairs": 1, "unseen_shapes": 1}
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +66,22 @@ def trained(model: ViTLens, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return folder, train_generators(folder, model, TINY, counts=SMALL, workers=1)  # type: ignore[arg-type]
 
 
-def test_both_are_trained_kept_and_measured(trained: tuple[Path, Generated], model: ViTLens) -> None:
+def test_all_are_trained_kept_and_measured(trained: tuple[Path, Generated], model: ViTLens) -> None:
     folder, found = trained
     kept = json.loads((folder / "generators" / "generators.json").read_text(encoding="utf-8"))
     assert Generated.from_dict(kept) == found
     card = (folder / "generators" / "generators.md").read_text(encoding="utf-8")
-    assert "40 pictures" in card and "| image | shape |" in card
+    assert "20 pictures" in card and "| image | shape |" in card
     rows = {(row.sensors, row.label) for row in found.described}
     assert rows >= {("image", "shape"), ("image", "material"), ("audio", "material"), ("depth", "shape"), ("eeg", "shape")}
     assert {row.sensors for row in found.painted} >= {*(name for name in SENSORS if model.supports(name)), "point_cloud+audio"}
     assert {row.split for row in found.described} == set(SMALL)
-    table = generator_tables(found)[0]
+    tables = generator_tables(found)
+    assert [table.title for table in tables] == [*DESCRIBED.values(), "What is painted"]
+    assert all(f"### {table.title}" in card for table in tables)
+    pictures = {row.look for row in found.described if row.sensors == "image"}
+    assert pictures == {"class_token", "patches"}
+    table = tables[0]
     assert table.rows[0][:2] == ("image", "shape")
     assert table.rows[0][-1] == "3.0"
 
@@ -85,29 +96,71 @@ def test_what_is_trained_is_not_trained_again(
     assert train_generators(folder, model, TINY, counts=SMALL, workers=1) == found  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="clip_only"):
         GeneratorsRecipe(clip_only=0)
+    with pytest.raises(OptionError, match="one of a kind, found instructblip, instructblip"):
+        GeneratorsRecipe(hosts=(HOST, HOST))
 
 
-def test_the_painter_may_be_left_alone(trained: tuple[Path, Generated], model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_others_may_be_left_alone(trained: tuple[Path, Generated], model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, found = trained
     told: dict[str, object] = {}
     monkeypatch.setattr(generators, "measure_generators", lambda *_, **options: told.update(options) or found)
-    train_generators(folder, model, replace(TINY, painter=None), workers=1)
-    assert told["host"] == folder / "generators" / "host" and "painter" not in told
-    assert "The painter: the shipped one." in (folder / "generators" / "generators.md").read_text(encoding="utf-8")
+    train_generators(folder, model, replace(TINY, hosts=TINY.hosts[1:], painter=None), workers=1)
+    assert told["hosts"] == {"llava": folder / "generators" / "llava"} and "painter" not in told
+    card = (folder / "generators" / "generators.md").read_text(encoding="utf-8")
+    assert "The InstructBLIP: the shipped one." in card and "The painter: the shipped one." in card
     options = ["-n", "6", "--epochs", "3", "--no-painter", "--dry-run"]
     said = CliRunner().invoke(app, ["toybox", "hosts", *options]).output.splitlines()
-    assert said[0].startswith("draw 7 pictures") and ": 3 epochs" in said[1] and len(said) == 2
+    assert said[0].startswith("draw 7 pictures") and all(": 3 epochs" in line for line in said[1:]) and len(said) == 3
+    said = CliRunner().invoke(app, ["toybox", "hosts", *options, "--host", "llava"]).output.splitlines()
+    assert said[1].startswith("a tiny LLaVA") and len(said) == 2
     wrong = CliRunner().invoke(app, ["toybox", "hosts", "--alone", "2"])
     assert wrong.exit_code == 2 and "--alone" in wrong.output
+    wrong = CliRunner().invoke(app, ["toybox", "hosts", "--dry-run", "--host", "gpt"])
+    assert wrong.exit_code == 2 and "must be instructblip or llava, found 'gpt'" in wrong.output
+
+
+def test_hosts_without_weights_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(describe.SHIPPED, "llava", tmp_path)
+    assert list(describe.shipped_hosts()) == ["instructblip"]
+    (tmp_path / "model.safetensors").touch()
+    assert describe.shipped_hosts() == describe.SHIPPED
+
+
+@pytest.mark.parametrize("kind", get_args(HostKind))
+def test_a_host_learns_on_the_way_it_is_asked_later(
+    kind: HostKind, trained: tuple[Path, Generated], model: ViTLens, tmp_path: Path
+) -> None:
+    """The training's loss is the adapter's, of the same picture, question and answer."""
+    talking = talking_llava if kind == "llava" else talking_host
+    host: Any = talking(model, trained[0] / "generators" / HOST_FOLDERS[kind])
+    thing = World().object("train", 7)
+    picture = np.array(draw(trained[0] / "drawn", World(), "train", 16, ["image"]).arrays["image"][0][:1])
+    once = pacing(1, 1)
+    task = HostTask(tmp_path, model, torch.from_numpy(picture), [thing], replace(HOST, kind=kind, pace=once, alone=0.0))
+    task.network = behind_eye(host.model, host.tokenizer, getattr(host, "qformer_tokenizer", None))
+    with torch.no_grad():
+        task.seen = task.network.see(normalised(task.pictures)).expand(2, 1, -1, -1)
+        for epoch in range(3):
+            item = task[epoch, 0]
+            asked, line = int(item.inputs["asked"]), item.inputs["line"].tolist()
+            every = [question for questions, _ in QUESTIONS.values() for question in questions]
+            [question] = [one for one in every if task.network.ids(task.network.prompt(one)) == line[:asked]]
+            said = host.tokenizer.decode(line[asked:], skip_special_tokens=True)
+            batch = HostTask.collate([item])
+            loss = task.loss(task.network(**batch.inputs), batch.targets)
+            assert loss == pytest.approx(float(host.loss(question, {"image": picture[0]}, said)), rel=1e-4)
 
 
 def test_questions_and_answers_need_no_unknown_word() -> None:
-    speaker, reader = tokenizers()
+    speaker, reader = tokenizers("instructblip")
+    talker, none = tokenizers("llava")
+    assert none is None
     thing = World().object("train", 7)
     for topic, (questions, _) in QUESTIONS.items():
         for text in (*questions, answer(thing, topic)):
             assert speaker.unk_token_id not in speaker(text).input_ids, text
             assert reader.unk_token_id not in reader(text).input_ids, text
+            assert talker.unk_token_id not in talker(conversation([f"{IMAGE}\n{text}"], [], talker, "llava-1.5")).input_ids, text
 
 
 def test_naming_right_means_naming_it_and_no_other() -> None:

@@ -119,38 +119,47 @@ def hosts(
     ),
     model: Annotated[str, typer.Option("--model", "-m", help="The Toybox model whose ViT they get.")] = "vitlens-toybox",
     objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Pictures that they look at.")] = 24_000,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language model.")] = 8,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this language model, instructblip or llava; may be repeated. Of another the shipped one is measured."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language models.")] = 8,
     alone: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Share of the pictures of which it sees the class token alone; 0: as hosts usually learn."
+            min=0,
+            max=1,
+            help="Share of the pictures of which the InstructBLIP sees the class token alone; 0: as hosts usually learn.",
         ),
     ] = 0.5,
     painter: Annotated[bool, typer.Option(help="Train the painter, too; otherwise the shipped one is measured.")] = True,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train what lenses are plugged into: a tiny InstructBLIP and a tiny unCLIP, on pictures alone; then plug all lenses in.
+    """Train what lenses are plugged into, on pictures alone: a tiny InstructBLIP, LLaVA and unCLIP; then plug all lenses in.
 
-    The shipped ones took 131 minutes in all, one thread each on a busy machine. It ends with a table of what both make of
-    every sensor; a stopped run goes on.
+    The shipped InstructBLIP and unCLIP took 131 minutes in all, one thread each on a busy machine. It ends with a table of what
+    all make of every sensor; a stopped run goes on.
     """
     if not dry_run:
         check_installed("vitlens toybox hosts", TRAINING, "train")
         check_installed("vitlens toybox hosts", HOSTS, "mllm")
     from vitlens.benchmarks.toybox.demo.tables import generator_tables
     from vitlens.benchmarks.toybox.training.generators import train_generators
-    from vitlens.benchmarks.toybox.training.host import HostRecipe, answering
+    from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, HOST_NAMES, HostRecipe, answering
     from vitlens.benchmarks.toybox.training.painter import PainterRecipe
     from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
     from vitlens.model import load
 
-    host = HostRecipe(pace=answering(epochs), alone=alone)
-    recipe = GeneratorsRecipe(objects, max(1, objects // 6), host, PainterRecipe() if painter else None)
+    hosts = tuple(HostRecipe(cast(Any, kind), answering(epochs), alone=alone) for kind in dict.fromkeys(host or HOST_FOLDERS))
+    recipe = GeneratorsRecipe(objects, max(1, objects // 6), hosts, PainterRecipe() if painter else None)
     if dry_run:
         pictures = recipe.objects + recipe.clip_only
         say(f"draw {pictures} pictures, or take those of the CLIP in {output}")
-        say(f"a tiny InstructBLIP: {recipe.host.pace.schedule.epochs} epochs of questions and answers about them")
+        for one in recipe.hosts:
+            say(f"a tiny {HOST_NAMES[one.kind]}: {one.pace.schedule.epochs} epochs of questions and answers about them")
         if recipe.painter is not None:
             stages = {"autoencoder": recipe.painter.autoencoder, "diffusion": recipe.painter.drawing}
             say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
@@ -238,7 +247,7 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance.
 
-    With `--hosts`: what the shipped language model says, and the shipped painter draws, of every sensor's measurements.
+    With `--hosts`: what the shipped language models say, and the shipped painter draws, of every sensor's measurements.
     """
     if hosts:
         check_installed("vitlens toybox eval --hosts", HOSTS, "mllm")

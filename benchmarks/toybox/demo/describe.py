@@ -1,9 +1,9 @@
-"""The proof that plugging in works: the Toybox's host, which only ever saw pictures, asked about what other sensors measured.
+"""The proof that plugging in works: the Toybox's hosts, which only ever saw pictures, asked about what other sensors measured.
 
-    host = talking_host(vitlens.load("vitlens-toybox"))
+    host = talking_host(vitlens.load("vitlens-toybox"))     # an InstructBLIP; talking_llava: a LLaVA
     host.generate("what is it made of?", {"audio": "blow.wav"})
 
-Nothing of the host was trained for it: each lens stands in the place of the host's patch convolution.
+Nothing of a host was trained for it: each lens stands in the place of the host's patch convolution.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from vitlens import checks
-from vitlens.adapters.chat.host import Plugging
+from vitlens.adapters.chat.host import ChatHost, Plugging
 from vitlens.adapters.chat.instructblip import InstructBlipAdapter
+from vitlens.adapters.chat.llava import LlavaAdapter
 from vitlens.adapters.chat.qformer import Look
 from vitlens.adapters.lenses import Lenses
 from vitlens.benchmarks.toybox.sensors.drawn import ASKED, LABELS, Drawn
 from vitlens.benchmarks.toybox.training.clip import PICTURE
-from vitlens.benchmarks.toybox.training.host import QUESTIONS, load_host
+from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, QUESTIONS, HostKind
+from vitlens.benchmarks.toybox.training.host_networks import load_host
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
 from vitlens.display.progress import track
 from vitlens.model import ViTLens
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "host"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+SHIPPED: dict[HostKind, Path] = {kind: WEIGHTS / name for kind, name in HOST_FOLDERS.items()}
+Reads = Literal["class_token", "all", "patches"]
+"""Which of the ViT's tokens a host reads of the sensors with a lens: the Q-Former the class token or all, a LLaVA the patches."""
 ANSWERING: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 16}
 """The answers are a few words that may repeat: no beams, no penalty."""
 PAIRS = (("depth", "tactile"), ("point_cloud", "audio"), ("image", "audio"))
@@ -45,7 +50,7 @@ class Described:
     sensors: str
     """One sensor, or several with "+" between them."""
     look: str
-    """Which of the ViT's tokens the Q-Former saw of the sensors with a lens: "class_token" or "all"; of pictures always all."""
+    """Which tokens the host read, one of `Reads`; of pictures the Q-Former always all."""
     label: str
     split: str
     items: int
@@ -55,7 +60,7 @@ class Described:
 
 def talking_host(
     model: ViTLens,
-    folder: str | os.PathLike[str] = SHIPPED,
+    folder: str | os.PathLike[str] = SHIPPED["instructblip"],
     *,
     look: Look = "class_token",
     lenses: Lenses | None = None,
@@ -66,7 +71,7 @@ def talking_host(
     `lenses` come beside them, or in the place of those of their names; `plugging` are the adapter's other options.
     """
     host, speaker, reader = load_host(folder, model)
-    every: Lenses = {**{name: model for name in LABELS if name != "image" and model.supports(name)}, **(lenses or {})}
+    every = _lenses(model, lenses)
     return InstructBlipAdapter(
         host,
         tokenizer=speaker,
@@ -76,6 +81,24 @@ def talking_host(
         lenses=every,
         **plugging,
     )
+
+
+def talking_llava(
+    model: ViTLens, folder: str | os.PathLike[str] = SHIPPED["llava"], *, lenses: Lenses | None = None, **plugging: Any
+) -> LlavaAdapter:
+    """The tiny LLaVA with all lenses of the Toybox model plugged in; the rest as `talking_host`."""
+    host, speaker, _ = load_host(folder, model)
+    processor = image_processor(model)
+    return LlavaAdapter(host, tokenizer=speaker, image_processor=processor, lenses=_lenses(model, lenses), **plugging)
+
+
+def _lenses(model: ViTLens, more: Lenses | None) -> Lenses:
+    return {**{name: model for name in LABELS if name != "image" and model.supports(name)}, **(more or {})}
+
+
+def shipped_hosts() -> dict[HostKind, Path]:
+    """The folders of the hosts whose weights are here."""
+    return {kind: folder for kind, folder in SHIPPED.items() if (folder / "model.safetensors").is_file()}
 
 
 def shipped_host(lenses: Lenses | None = None, **plugging: Any) -> InstructBlipAdapter:
@@ -101,7 +124,7 @@ def image_processor(model: ViTLens) -> Any:
     )
 
 
-def ask(host: InstructBlipAdapter, question: str, inputs: Mapping[str, Sequence[Any]], *, batch: int = 70) -> list[str]:
+def ask(host: ChatHost, question: str, inputs: Mapping[str, Sequence[Any]], *, batch: int = 70) -> list[str]:
     """The host's answer for each row of the streams' items."""
     count = len(next(iter(inputs.values())))
     answers: list[str] = []
@@ -111,9 +134,12 @@ def ask(host: InstructBlipAdapter, question: str, inputs: Mapping[str, Sequence[
     return answers
 
 
-def describe_split(host: InstructBlipAdapter, drawn: Drawn, split: str, *, look: Look) -> list[Described]:
-    """Ask about every sensor's measurements of a split, one sensor at a time and in `PAIRS`; `look` is the host's."""
-    names = ["image", *host.lenses] if look == "class_token" else list(host.lenses)
+def describe_split(host: ChatHost, drawn: Drawn, split: str, *, look: Reads) -> list[Described]:
+    """Ask about every sensor's measurements of a split, one sensor at a time and in `PAIRS`; `look` is the host's.
+
+    Of pictures a Q-Former reads all tokens in any case: they are asked about once.
+    """
+    names = list(host.lenses) if look == "all" else ["image", *host.lenses]
     found = []
     for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
         labels = dict.fromkeys(label for name in senses for label in ASKED[name])

@@ -1,4 +1,4 @@
-"""What host and painter make of every sensor's held-out objects, measured."""
+"""What hosts and painter make of every sensor's held-out objects, measured."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vitlens.adapters.chat.instructblip import Look
+from vitlens.adapters.chat.host import ChatHost
 from vitlens.adapters.generate.decoders import Decoder
-from vitlens.benchmarks.toybox.demo.describe import SHIPPED as HOST
-from vitlens.benchmarks.toybox.demo.describe import Described, describe_split, talking_host
+from vitlens.benchmarks.toybox.demo.describe import Described, Reads, describe_split, shipped_hosts, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
 from vitlens.benchmarks.toybox.demo.paint import SHIPPED as PAINTER
 from vitlens.benchmarks.toybox.demo.paint import Painted, paint_split, painting_decoder
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
+from vitlens.benchmarks.toybox.training.host import HostKind
 from vitlens.benchmarks.toybox.world.objects import Split, World
 from vitlens.model import ViTLens
 
@@ -25,7 +25,7 @@ PAINTED: dict[Split, int] = {"test": 196, "unseen_pairs": 84, "unseen_shapes": 1
 
 @dataclass(frozen=True)
 class Generated:
-    """What was measured of both."""
+    """What was measured of them."""
 
     described: list[Described]
     painted: list[Painted]
@@ -44,22 +44,29 @@ def measure_generators(
     folder: Path,
     model: ViTLens,
     *,
-    host: Path = HOST,
+    hosts: Mapping[HostKind, Path] | None = None,
     painter: Path = PAINTER,
     world: World | None = None,
     counts: Mapping[Split, int] | None = None,
     workers: int = 2,
 ) -> Generated:
-    """Judge what host and painter make of every sensor's held-out objects, drawn into `folder`."""
-    looks: tuple[Look, ...] = ("class_token", "all")
-    hosts = {look: talking_host(model, host, look=look) for look in looks}
+    """Judge what hosts and painter make of every sensor's held-out objects, drawn into `folder`.
+
+    `hosts` in their folders take the place of the shipped ones; a kind of host that is nowhere is left out.
+    """
+    places = {**shipped_hosts(), **(hosts or {})}
+    talking: dict[Reads, ChatHost] = {}
+    if "instructblip" in places:
+        talking |= {look: talking_host(model, places["instructblip"], look=look) for look in ("class_token", "all")}
+    if "llava" in places:
+        talking["patches"] = talking_llava(model, places["llava"])
     decoder = painting_decoder(model, painter)
     sensors = [name for name in SENSORS if model.supports(name)]
     found = Generated([], [])
     for split, count in (counts or HELD_OUT).items():
         drawn = draw(folder, world or World(), split, count, sensors, workers=workers)
-        for look, talking in hosts.items():
-            found.described.extend(describe_split(talking, drawn, split, look=look))
+        for reads, host in talking.items():
+            found.described.extend(describe_split(host, drawn, split, look=reads))
         found.painted.extend(painted(decoder, model, drawn, split))
     return found
 

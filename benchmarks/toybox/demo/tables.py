@@ -77,19 +77,24 @@ def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mappin
     return Table(head, rows, f"Ablations: {words(sensor)}", "Top-1 / top-5 in percent.", numbers=head[1:-1])
 
 
+DESCRIBED = {
+    "class_token": "What the language model says, looking at the class token of what a lens gives",
+    "all": "The same, looking at all tokens of what a lens gives",
+    "patches": "What the LLaVA says, which reads patch tokens alone",
+}
+"""Which tokens a host read -> the table's title."""
+
+
 def generator_tables(found: Generated) -> list[Table]:
-    """What the host says and the painter draws: shares of right shapes and materials, by sense."""
+    """What the hosts say and the painter draws: shares of right shapes and materials, by sense."""
     told = "Share of descriptions (percent) that name the right one and no other. The host was trained on pictures alone."
     drawn = (
         "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first. The painter was trained on "
         "pictures' embeddings alone; with + the mean of two senses' embeddings, of two different things."
     )
-    alone, every = ([row for row in found.described if row.look == look] for look in ("class_token", "all"))
-    return [
-        _shares("What the language model says, looking at the class token of what a lens gives", alone, told),
-        _shares("The same, looking at all tokens of what a lens gives", every, told),
-        _shares("What is painted", found.painted, drawn),
-    ]
+    described = {look: [row for row in found.described if row.look == look] for look in DESCRIBED}
+    tables = [_shares(DESCRIBED[look], rows, told) for look, rows in described.items() if rows]
+    return [*tables, _shares("What is painted", found.painted, drawn)]
 
 
 def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str) -> Table:

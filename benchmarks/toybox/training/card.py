@@ -9,6 +9,7 @@ from typing import Any
 from vitlens.benchmarks.toybox.demo.evaluate import Results
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
+from vitlens.benchmarks.toybox.training.host import HostRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
@@ -61,26 +62,45 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
 
 
 def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
-    """The card of host and painter in Markdown."""
-    host = recipe.host
+    """The card of hosts and painter in Markdown."""
     pictures = f"{recipe.objects + recipe.clip_only:,} pictures"
     parts = [
-        "# The Toybox's host and painter",
-        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`) and a tiny Stable unCLIP (`painter/`), both "
-        "around the ViT of `vitlens-toybox`, which is not repeated here. They know the Toybox and nothing of the real world. "
-        "Licence: Apache-2.0.",
+        "# The Toybox's hosts and painter",
+        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`), a tiny LLaVA (`llava/`) and a tiny Stable "
+        "unCLIP (`painter/`), all around the ViT of `vitlens-toybox`, which is not repeated here. They know the Toybox and "
+        "nothing of the real world. Licence: Apache-2.0.",
         "```python\nfrom vitlens.benchmarks.toybox.demo.describe import shipped_host\n\n"
         'shipped_host().generate("what is it made of?", {"audio": "blow.wav"})\n```',
         "## How they were made",
         f"`vitlens toybox hosts`, seed {recipe.seed}, on {pictures} drawn by code (those of the CLIP; no other sensor).\n\n"
-        f"- The host: a Q-Former of {host.qformer_layers} layers with {host.queries} queries, a LLaMA of {host.language_layers} "
-        f"layers, width {host.width}, a vocabulary of whole words; one question and answer per picture, {_length(host.pace)}. "
-        f"Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone.\n"
+        f"- The InstructBLIP: {_instructblip_stage(recipe.host('instructblip'))}\n"
+        f"- The LLaVA: {_llava_stage(recipe.host('llava'))}\n"
         f"- The painter: {_painter_stage(recipe.painter)}",
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in generator_tables(found)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _instructblip_stage(host: HostRecipe | None) -> str:
+    if host is None:
+        return "the shipped one."
+    reading = f"a Q-Former of {host.qformer_layers} layers with {host.queries} queries"
+    shown = f"Of {host.alone:.0%} of the pictures the Q-Former saw the class token alone." if host.alone else ""
+    return f"{reading}, {_talking(host)} {shown}".rstrip()
+
+
+def _llava_stage(host: HostRecipe | None) -> str:
+    if host is None:
+        return "the shipped one."
+    return f"a projector of two layers on the patch tokens behind the last block but one, {_talking(host)}"
+
+
+def _talking(host: HostRecipe) -> str:
+    return (
+        f"a LLaMA of {host.language_layers} layers, width {host.width}, a vocabulary of whole words; one question and answer "
+        f"per picture, {_length(host.pace)}."
+    )
 
 
 def _painter_stage(painter: PainterRecipe | None) -> str:

@@ -1,8 +1,8 @@
-"""The Toybox's generators, trained and measured: the host that talks about pictures and the painter that draws them.
+"""The Toybox's generators, trained and measured: the hosts that talk about pictures and the painter that draws them.
 
     train_generators("runs/toybox", vitlens.load("vitlens-toybox"))
 
-Both see pictures only. Then every other sensor's lens is plugged in as it is, and what comes out is judged.
+All see pictures only. Then every other sensor's lens is plugged in as it is, and what comes out is judged.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vitlens.benchmarks.toybox.demo.generated import Generated, measure_generators
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training.card import generators_card
-from vitlens.benchmarks.toybox.training.host import save_host
+from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, HostKind
+from vitlens.benchmarks.toybox.training.host_networks import save_host
 from vitlens.benchmarks.toybox.training.host_task import train_host
 from vitlens.benchmarks.toybox.training.painter import save_painter
 from vitlens.benchmarks.toybox.training.painter_task import train_painter
@@ -35,7 +37,7 @@ def train_generators(
     counts: Mapping[Split, int] | None = None,
     workers: int = 2,
 ) -> Generated:
-    """Train host and painter in `folder`, or go on there; leaves `folder`/generators with what was trained and measured.
+    """Train hosts and painter in `folder`, or go on there; leaves `folder`/generators with what was trained and measured.
 
     Raises:
         OptionError: the folder holds a training with other numbers.
@@ -46,9 +48,12 @@ def train_generators(
     drawn = [draw(home / "drawn", world, split, count, ["image"], workers=workers) for split, count in splits.items()]
     things = [thing for part in drawn for thing in part.things]
     pictures = np.concatenate([array for part in drawn for array in part.arrays["image"]])
-    if not (result / "host" / "model.safetensors").is_file():
-        save_host(result / "host", *train_host(home / "host", model, pictures, things, recipe.host))
-    places = {"host": result / "host"}
+    hosts: dict[HostKind, Path] = {}
+    for host in recipe.hosts:
+        hosts[host.kind] = place = result / HOST_FOLDERS[host.kind]
+        if not (place / "model.safetensors").is_file():
+            save_host(place, *train_host(home / HOST_FOLDERS[host.kind], model, pictures, things, host))
+    places: dict[str, Any] = {"hosts": hosts}
     if recipe.painter is not None:
         places["painter"] = result / "painter"
         if not (result / "painter" / "config.json").is_file():

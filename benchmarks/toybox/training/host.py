@@ -1,32 +1,29 @@
-"""The Toybox's multimodal language model: a tiny InstructBLIP that learned to talk about pictures, and about nothing else.
+"""What the Toybox's multimodal language models learn to say: questions about pictures, their answers, and the words of both.
 
-transformers' own classes with the Toybox's ViT as their eye: a Q-Former and a small LLaMA are trained to answer questions about
-pictures (`host_task.py`), the ViT stays frozen. Lenses are plugged in afterwards (`vitlens.adapters.chat.instructblip`), nothing
-is trained again.
+There are two, of transformers' own classes: an InstructBLIP, whose Q-Former reads the ViT's tokens, and a LLaVA, whose LLaMA
+reads the patch tokens themselves. How they are made is told in `host_networks.py`, how they learn in `host_task.py`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import torch
-from torch import nn
-
-from vitlens.benchmarks.toybox.training.huggingface import blip_vision
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import SIZES, ToyObject
 from vitlens.benchmarks.toybox.world.shapes import SHAPES
-from vitlens.checkpoint import save_tensors
-from vitlens.disk import atomic
+from vitlens.checks import one_of
 from vitlens.errors import MissingDependencyError
-from vitlens.model import ViTLens
 from vitlens.train.options import RunOptions
 
+HostKind = Literal["instructblip", "llava"]
+"""In transformers' configuration."""
+HOST_FOLDERS: dict[HostKind, str] = {"instructblip": "host", "llava": "llava"}
+"""Kind of host -> the folder it is kept in."""
+HOST_NAMES: dict[HostKind, str] = {"instructblip": "InstructBLIP", "llava": "LLaVA"}
+"""Kind of host -> its name for people."""
 QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "everything": (
         ("describe this object", "what is this?", "describe this object in details", "what do you see?"),
@@ -39,26 +36,34 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Topic -> ways to ask, and the answer."""
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-_EYE = "vision_model."
+IMAGE = "<image>"
+"""Where a LLaVA's prompt has the picture."""
+_SPEAKERS = "user: assistant:"
+"""The words that LLaVA-1.5's prompts have around a question, in lower case as all words."""
 
 
 def answering(epochs: int = 8) -> RunOptions:
-    """How fast the tiny InstructBLIP learns to answer."""
+    """How fast a tiny host learns to answer."""
     return pacing(epochs, 64, lr=2e-3, weight_decay=0.05, precision="fp32")
 
 
 @dataclass(frozen=True)
 class HostRecipe:
-    """Numbers of the tiny InstructBLIP and of its training."""
+    """Numbers of a tiny host and of its training."""
 
+    kind: HostKind = "instructblip"
     pace: RunOptions = field(default_factory=answering)
     width: int = 128
-    queries: int = 8
-    qformer_layers: int = 2
     language_layers: int = 3
+    queries: int = 8
+    """Of an InstructBLIP's Q-Former, as what follows here but the seed."""
+    qformer_layers: int = 2
     alone: float = 0.5
     """Share of the pictures of which the Q-Former is shown the class token alone."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("toybox: kind of host", self.kind, get_args(HostKind))
 
 
 def answer(thing: ToyObject, topic: str) -> str:
@@ -67,16 +72,27 @@ def answer(thing: ToyObject, topic: str) -> str:
     return QUESTIONS[topic][1].format(**words)
 
 
-def tokenizers() -> tuple[Any, Any]:
-    """The tokenizers of language model and Q-Former, made from the words of questions and answers."""
-    PreTrainedTokenizerFast = _transformers().PreTrainedTokenizerFast
-    words = sorted(_words())
-    language = _word_tokenizer([*SPECIAL.values(), *words], unknown="<unk>", template="<s> $A")
-    reading = _word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], unknown="[UNK]", template="[CLS] $A [SEP]")
+def tokenizers(kind: HostKind) -> tuple[Any, Any]:
+    """The tokenizers of language model and Q-Former (none for a LLaVA), made from the words of questions and answers."""
+    PreTrainedTokenizerFast = transformers_package().PreTrainedTokenizerFast
+    marks, speakers = ([IMAGE], [_SPEAKERS]) if kind == "llava" else ([], [])
+    words = sorted(_words(*speakers))
+    language = _word_tokenizer([*SPECIAL.values(), *marks, *words], unknown="<unk>", template="<s> $A")
     speaker = PreTrainedTokenizerFast(
-        tokenizer_object=language, **SPECIAL, padding_side="left", truncation_side="left", model_input_names=_INPUTS
+        tokenizer_object=language,
+        **SPECIAL,
+        additional_special_tokens=marks,
+        padding_side="left",
+        truncation_side="left",
+        model_input_names=_INPUTS,
     )
-    reader = PreTrainedTokenizerFast(
+    return speaker, None if kind == "llava" else _qformer_tokenizer(words)
+
+
+def _qformer_tokenizer(words: Sequence[str]) -> Any:
+    """In BERT's way."""
+    reading = _word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], unknown="[UNK]", template="[CLS] $A [SEP]")
+    return transformers_package().PreTrainedTokenizerFast(
         tokenizer_object=reading,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -85,89 +101,10 @@ def tokenizers() -> tuple[Any, Any]:
         truncation_side="left",
         model_input_names=_INPUTS,
     )
-    return speaker, reader
 
 
-def build_host(recipe: HostRecipe, model: ViTLens, speaker: Any, reader: Any) -> Any:
-    """An InstructBLIP around the image tower of `model`, all but the tower with new random weights."""
-    from transformers import (
-        InstructBlipConfig,
-        InstructBlipForConditionalGeneration,
-        InstructBlipQFormerConfig,
-        LlamaConfig,
-    )
-
-    vision, width = blip_vision(model), recipe.width
-    reading = InstructBlipQFormerConfig(
-        vocab_size=len(reader),
-        hidden_size=width,
-        num_hidden_layers=recipe.qformer_layers,
-        num_attention_heads=4,
-        intermediate_size=2 * width,
-        max_position_embeddings=48,
-        encoder_hidden_size=vision.config.hidden_size,
-        cross_attention_frequency=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=reader.pad_token_id,
-    )
-    language = LlamaConfig(
-        vocab_size=len(speaker),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=recipe.language_layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=256,
-        pad_token_id=speaker.pad_token_id,
-        bos_token_id=speaker.bos_token_id,
-        eos_token_id=speaker.eos_token_id,
-    )
-    config = InstructBlipConfig(
-        vision_config=vision.config, qformer_config=reading, text_config=language, num_query_tokens=recipe.queries
-    )
-    config.image_token_index = None
-    host = InstructBlipForConditionalGeneration(config)
-    torch.manual_seed(recipe.seed)
-    for name, parameter in host.named_parameters():  # the class's own initial weights are next to zero
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.06)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter)
-    host.vision_model = vision
-    return host
-
-
-def save_host(folder: str | os.PathLike[str], host: Any, speaker: Any, reader: Any) -> Path:
-    """Write config, weights (float16) and tokenizers to `folder`; the ViT is left out, it is the Toybox model's."""
-    home = Path(folder)
-    home.mkdir(parents=True, exist_ok=True)
-    state = {key: value.half() for key, value in host.state_dict().items() if not key.startswith(_EYE)}
-    save_tensors(home / "model.safetensors", state)
-    with atomic(home / "config.json") as part:
-        part.write_text(host.config.to_json_string(), encoding="utf-8")
-    speaker.save_pretrained(home)
-    reader.save_pretrained(home / "qformer_tokenizer")
-    return home
-
-
-def load_host(folder: str | os.PathLike[str], model: ViTLens) -> tuple[Any, Any, Any]:
-    """Host and tokenizers from `folder`, with the image tower of `model` as its eye."""
-    transformers = _transformers()
-    from safetensors.torch import load_file
-
-    home = Path(folder)
-    speaker = transformers.PreTrainedTokenizerFast.from_pretrained(home, local_files_only=True)
-    reader = transformers.PreTrainedTokenizerFast.from_pretrained(home / "qformer_tokenizer", local_files_only=True)
-    host = transformers.InstructBlipForConditionalGeneration(transformers.InstructBlipConfig.from_json_file(home / "config.json"))
-    host.vision_model = blip_vision(model)
-    state = {key: value.float() for key, value in load_file(home / "model.safetensors").items()}
-    eye = {key: value for key, value in host.state_dict().items() if key.startswith(_EYE)}
-    host.load_state_dict({**state, **eye})
-    return host.eval().requires_grad_(False), speaker, reader
-
-
-def _words() -> set[str]:
+def _words(*more: str) -> set[str]:
+    """The words of questions and answers, and of further lines."""
     values: Mapping[str, Sequence[str]] = {
         "shape": list(SHAPES),
         "material": [material.name for material in MATERIALS.values()],
@@ -175,7 +112,7 @@ def _words() -> set[str]:
         "size": list(SIZES),
     }
     lines = [line for asked, said in QUESTIONS.values() for line in (*asked, said.replace("{", "").replace("}", ""))]
-    lines += [word for words in values.values() for word in words]
+    lines += [*more, *(word for words in values.values() for word in words)]
     pre = _pre_tokenizer()
     return {word for line in lines for word, _ in pre.pre_tokenize_str(line)}
 
@@ -202,9 +139,10 @@ def _word_tokenizer(words: Sequence[str], *, unknown: str, template: str) -> Any
 _INPUTS = ["input_ids", "attention_mask"]
 
 
-def _transformers() -> Any:
+def transformers_package() -> Any:
+    """transformers; raises MissingDependencyError without it."""
     try:
         import transformers
     except ImportError as error:
-        raise MissingDependencyError("the Toybox's language model needs transformers: pip install 'vitlens[mllm]'") from error
+        raise MissingDependencyError("the Toybox's language models need transformers: pip install 'vitlens[mllm]'") from error
     return transformers

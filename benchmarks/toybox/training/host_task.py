@@ -1,13 +1,16 @@
-"""The training of the Toybox's language model: questions about pictures, and their answers.
+"""The training of the Toybox's language models: questions about pictures, and their answers.
+
+The frozen ViT looks at every picture once; what follows it learns to answer from the tokens that its kind of host reads.
 
 A lens trained through the embedding alone lets the rest of the class token's state drift, and a Q-Former does not find it among
-the patch tokens (docs/tokens.md). So this one learns to make do with the class token: of half of the pictures (`alone`) it is
-shown nothing else.
+the patch tokens (docs/tokens.md). It can learn to make do with the class token: of a share of the pictures (`alone`) it is shown
+nothing else.
 """
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from vitlens.adapters.chat.llava_prompt import conversation
 from vitlens.benchmarks.toybox.training.clip import normalised
-from vitlens.benchmarks.toybox.training.host import QUESTIONS, HostRecipe, answer, build_host, tokenizers
+from vitlens.benchmarks.toybox.training.host import IMAGE, QUESTIONS, HostRecipe, answer, tokenizers
+from vitlens.benchmarks.toybox.training.host_networks import build_host, kind_of
 from vitlens.benchmarks.toybox.training.picture_task import PictureTask, flip, pick
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.errors import InputError
@@ -33,31 +38,114 @@ from vitlens.train.task import Report
 
 
 class Answering(nn.Module):
-    """The host on top of its eye: the ViT's tokens [b, 65, D] of pictures (`shown` [b, 65] of them) and a question's token ids ->
-    {"cost": [b]}, the summed cross entropy of the answer's words. A line holds question and answer; padding is 0.
+    """A host behind its eye: what it reads of pictures, and lines of question and answer -> {"cost": [b]}, the summed cross
+    entropy of the answers' words. Padding is 0. A subclass says how the kind of host reads.
     """
 
-    def __init__(self, host: Any) -> None:
-        super().__init__()
-        self.host = host
+    place = 0
+    """How many of a line's tokens stand before those that stand for the picture."""
 
-    def forward(self, seen: Tensor, shown: Tensor, question: Tensor, line: Tensor, asked: Tensor) -> Named:
-        """`asked` [b] says how many tokens of a line are the question."""
-        host, queries = self.host, self.host.query_tokens.expand(len(seen), -1, -1)
-        out = host.qformer(
+    def __init__(self, host: Any, speaker: Any) -> None:
+        super().__init__()
+        self.host, self.speaker = host, speaker
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, without the mark for the picture."""
+        return list(self.speaker(text).input_ids)
+
+    def prompt(self, question: str) -> str:
+        """What the language model is asked."""
+        return question
+
+    @abstractmethod
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pictures [b, 3, 64, 64] -> the eye's tokens that the host reads [b, n, D]."""
+
+    @abstractmethod
+    def inputs(self, seen: Tensor, question: str, chance: torch.Generator) -> Named:
+        """What `soft` takes of one picture, given its tokens [n, D] and what is asked about it."""
+
+    @abstractmethod
+    def soft(self, **read: Tensor) -> Tensor:
+        """`inputs` of a batch -> what stands for the pictures in the language model [b, m, H]."""
+
+    @abstractmethod
+    def language(self) -> Any:
+        """The module that gives logits from embeddings."""
+
+    def forward(self, line: Tensor, asked: Tensor, **read: Tensor) -> Named:
+        """`line` [b, n] are token ids; `asked` [b] says how many tokens of a line are the question."""
+        soft, words = self.soft(**read), self.host.get_input_embeddings()(line)
+        embedded = torch.cat([words[:, : self.place], soft, words[:, self.place :]], dim=1)
+        mask = torch.cat([torch.ones_like(soft[..., 0], dtype=torch.long), (line != 0).long()], dim=1)
+        logits = self.language()(inputs_embeds=embedded, attention_mask=mask).logits[:, soft.shape[1] - 1 : -1]
+        cost = F.cross_entropy(logits.transpose(1, 2).float(), line, reduction="none")
+        answer = (torch.arange(line.shape[1], device=line.device) >= asked[:, None]) & (line != 0)
+        return {"cost": (cost * answer).sum(dim=1)}
+
+
+class ThroughQFormer(Answering):
+    """InstructBLIP: the Q-Former reads all of the ViT's tokens, or of a share `alone` of the pictures the class token alone."""
+
+    def __init__(self, host: Any, speaker: Any, reader: Any, alone: float) -> None:
+        super().__init__(host, speaker)
+        self.reader, self.alone = reader, alone
+
+    def see(self, pixels: Tensor) -> Tensor:
+        return self.host.vision_model(pixels).last_hidden_state
+
+    def inputs(self, seen: Tensor, question: str, chance: torch.Generator) -> Named:
+        shown = torch.ones(len(seen), dtype=torch.long)
+        if flip(chance, self.alone):
+            shown[1:] = 0
+        return {"seen": seen, "shown": shown, "question": torch.tensor(self.reader(question).input_ids)}
+
+    def soft(self, *, seen: Tensor, shown: Tensor, question: Tensor) -> Tensor:  # type: ignore[override]
+        queries = self.host.query_tokens.expand(len(seen), -1, -1)
+        out = self.host.qformer(
             input_ids=question,
             attention_mask=torch.cat([torch.ones_like(queries[..., 0], dtype=torch.long), (question != 0).long()], dim=1),
             query_embeds=queries,
             encoder_hidden_states=seen,
             encoder_attention_mask=shown,
         ).last_hidden_state[:, : queries.shape[1]]
-        soft = host.language_projection(out)
-        embedded = torch.cat([soft, host.get_input_embeddings()(line)], dim=1)
-        mask = torch.cat([torch.ones_like(soft[..., 0], dtype=torch.long), (line != 0).long()], dim=1)
-        logits = host.language_model(inputs_embeds=embedded, attention_mask=mask).logits[:, soft.shape[1] - 1 : -1]
-        cost = F.cross_entropy(logits.transpose(1, 2).float(), line, reduction="none")
-        answer = (torch.arange(line.shape[1], device=line.device) >= asked[:, None]) & (line != 0)
-        return {"cost": (cost * answer).sum(dim=1)}
+        return self.host.language_projection(out)
+
+    def language(self) -> Any:
+        return self.host.language_model
+
+
+class ThroughProjector(Answering):
+    """LLaVA: the patch tokens behind the last block but one, projected, stand in the prompt of LLaVA-1.5."""
+
+    def __init__(self, host: Any, speaker: Any) -> None:
+        super().__init__(host, speaker)
+        self.mark = host.config.image_token_id
+        self.place = super().ids(self.prompt("")).index(self.mark)
+
+    def ids(self, text: str) -> list[int]:
+        return [token for token in super().ids(text) if token != self.mark]
+
+    def prompt(self, question: str) -> str:
+        return conversation([f"{IMAGE}\n{question}"], [], self.speaker, "llava-1.5")
+
+    def see(self, pixels: Tensor) -> Tensor:
+        hidden = self.host.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        return hidden[self.host.config.vision_feature_layer][:, 1:]
+
+    def inputs(self, seen: Tensor, question: str, chance: torch.Generator) -> Named:
+        return {"seen": seen}
+
+    def soft(self, *, seen: Tensor) -> Tensor:  # type: ignore[override]
+        return self.host.model.multi_modal_projector(seen)
+
+    def language(self) -> Any:
+        return self.host
+
+
+def behind_eye(host: Any, speaker: Any, reader: Any, *, alone: float = 0.0) -> Answering:
+    """The part of a host that learns, as its kind reads."""
+    return ThroughProjector(host, speaker) if kind_of(host) == "llava" else ThroughQFormer(host, speaker, reader, alone)
 
 
 class AnswerLoss(nn.Module):
@@ -69,38 +157,47 @@ class AnswerLoss(nn.Module):
 
 
 class HostTask(PictureTask[Any]):
-    """A tiny InstructBLIP that learns to answer questions about pictures, uint8 [n, 64, 64, 3], of things."""
+    """A tiny host that learns to answer questions about pictures, uint8 [n, 64, 64, 3], of things."""
+
+    network: Answering
 
     def __init__(self, folder: Path, model: ViTLens, pictures: Tensor, things: Sequence[ToyObject], recipe: HostRecipe) -> None:
         super().__init__(recipe.pace, folder, recipe, len(things))
         self.pictures, self.things = pictures, things
-        self.speaker, self.reader = tokenizers()
+        self.speaker, self.reader = tokenizers(recipe.kind)
         self.host = build_host(recipe, model, self.speaker, self.reader)
-        self.network, self.loss = Answering(self.host), AnswerLoss()
+        self.network, self.loss = behind_eye(self.host, self.speaker, self.reader, alone=recipe.alone), AnswerLoss()
 
     def prepare(self, device: torch.device, report: Report) -> None:
-        """The frozen ViT looks at every picture once."""
-        self.seen = _seen(self.host, self.pictures)
+        """The frozen ViT looks at every picture and at its mirror image once, on the device: float16 [2, n, tokens, D]."""
+        self.network.to(device)
+        self.seen = torch.stack([self._seen(x, device) for x in (self.pictures, self.pictures.flip(2))])
+
+    @torch.no_grad()
+    def _seen(self, pictures: Tensor, device: torch.device) -> Tensor:
+        parts = []
+        for part in pictures.split(250):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                parts.append(self.network.see(normalised(part).to(device)).half().cpu())
+        return torch.cat(parts)
 
     def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
         """A picture or its mirror image, a question about it, and the line of question and answer."""
         seen = self.seen[int(flip(chance)), row].float()
         topic = "everything" if flip(chance) else list(QUESTIONS)[pick(len(QUESTIONS), chance)]
         question = QUESTIONS[topic][0][pick(len(QUESTIONS[topic][0]), chance)]
-        shown = torch.ones(len(seen), dtype=torch.long)
-        if flip(chance, self.recipe.alone):
-            shown[1:] = 0  # the class token alone
-        line = self.speaker(f"{question} {answer(self.things[row], topic)} {self.speaker.eos_token}").input_ids
-        asked = len(self.speaker(question).input_ids)
-        inputs = {"question": self.reader(question).input_ids, "line": line, "asked": asked}
-        tensors = {name: torch.tensor(value) for name, value in inputs.items()}
-        return {"seen": seen, "shown": shown, **tensors}, {"words": torch.tensor(len(line) - asked)}
+        read = self.network.inputs(seen, question, chance)
+        prompt = self.network.prompt(question)
+        asked = len(self.network.ids(prompt))
+        line = self.network.ids(f"{prompt} {answer(self.things[row], topic)} {self.speaker.eos_token}")
+        inputs = {**read, "line": torch.tensor(line), "asked": torch.tensor(asked)}
+        return inputs, {"words": torch.tensor(len(line) - asked)}
 
     @staticmethod
     def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
         """Questions and lines are padded to the longest of the batch."""
         items = [item for item in loaded if isinstance(item, Example)]
-        for name in ("question", "line"):
+        for name in {"question", "line"} & set(items[0].inputs):
             padded = pad_sequence([item.inputs[name] for item in items], batch_first=True)
             for item, ids in zip(items, padded, strict=True):
                 item.inputs[name] = ids
@@ -118,17 +215,6 @@ def train_host(
     things: Sequence[ToyObject],
     recipe: HostRecipe | None = None,
 ) -> tuple[Any, Any, Any]:
-    """Teach a tiny InstructBLIP in `folder`; host and tokenizers. An interrupted training goes on where it was."""
+    """Teach a tiny host in `folder`; host and tokenizers. An interrupted training goes on where it was."""
     task = HostTask(Path(folder), model, torch.from_numpy(pictures), things, recipe or HostRecipe())
     return Trainer(task).run().model
-
-
-@torch.inference_mode()
-def _seen(host: Any, pictures: Tensor) -> Tensor:
-    """The ViT's tokens of pictures and of their mirror images, float16 [2, n, 65, D]: the frozen part runs once."""
-
-    def run(part: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return host.vision_model(normalised(part)).last_hidden_state.half()
-
-    return torch.stack([torch.cat([run(part) for part in x.split(250)]) for x in (pictures, pictures.flip(2))]).clone()

@@ -177,5 +177,5 @@ def _latents(autoencoder: nn.Module, pictures: Tensor) -> Tensor:
 def _embeddings(model: ViTLens, pictures: Tensor) -> Tensor:
     """Image embeddings [n, E] as the tower gives them, not normalised."""
     tower = model.tower("image")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return torch.cat([tower(normalised(part)).float() for part in pictures.split(250)]).clone()
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        return torch.cat([tower(normalised(part).to(model.device)).float().cpu() for part in pictures.split(250)]).clone()

@@ -1,4 +1,4 @@
-"""The numbers of the Toybox's two trainings - of CLIP and lenses, of host and painter - and what comes of the first."""
+"""The numbers of the Toybox's two trainings - of CLIP and lenses, of hosts and painter - and what comes of the first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
-from vitlens.benchmarks.toybox.training.host import HostRecipe
+from vitlens.benchmarks.toybox.training.host import HostKind, HostRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.checks import known, one_of, whole
@@ -82,11 +82,12 @@ def stages(recipe: ToyboxRecipe) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class GeneratorsRecipe:
-    """Numbers of both trainings; the pictures are those of the CLIP."""
+    """Numbers of all trainings; the pictures are those of the CLIP."""
 
     objects: int = 24_000
     clip_only: int = 4_000
-    host: HostRecipe = field(default_factory=HostRecipe)
+    hosts: tuple[HostRecipe, ...] = (HostRecipe(), HostRecipe(kind="llava"))
+    """One of a kind; of a kind that is not among them the shipped one is measured."""
     painter: PainterRecipe | None = field(default_factory=PainterRecipe)
     """None: no painter is trained, and the shipped one is measured."""
     seed: int = 0
@@ -94,3 +95,10 @@ class GeneratorsRecipe:
     def __post_init__(self) -> None:
         whole("toybox: objects", self.objects, least=1)
         whole("toybox: clip_only", self.clip_only, least=1)
+        kinds = [host.kind for host in self.hosts]
+        if len(set(kinds)) < len(kinds):
+            raise OptionError(f"toybox: hosts: one of a kind, found {', '.join(kinds)}")
+
+    def host(self, kind: HostKind) -> HostRecipe | None:
+        """The recipe of a kind of host; none: it is not trained."""
+        return next((host for host in self.hosts if host.kind == kind), None)
