@@ -10,7 +10,7 @@ nothing else.
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from vitlens.train.losses import gather_rows
 from vitlens.train.task import Report
 
 
-class Answering(nn.Module):
+class Answering(nn.Module, ABC):
     """A host behind its eye: what it reads of pictures, and lines of question and answer -> {"cost": [b]}, the summed cross
     entropy of the answers' words. Padding is 0. A subclass says how the kind of host reads.
     """
