@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class Cap(NamedTuple):
     """Identity - the 10-05 name where the cap has one, else one of its own - and place."""
 
 
+@lru_cache(maxsize=4096)
 def plain(name: str) -> str:
     """A channel's name without case, dots, blanks, and what recorders add to it ("EEG Fp1.-REF", "POL C3-A1A2")."""
     name = re.sub(r"[.\s]", "", re.sub(r"^\s*(eeg|pol)[\s_:]+", "", name.lower()))
