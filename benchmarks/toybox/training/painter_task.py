@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.painter import LATENT, PROMPT_WIDTH, PainterRecipe, build_autoencoder, build_pipeline
 from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, pick
+from vitlens.devices import chosen_device
 from vitlens.disk import atomic
 from vitlens.model import ViTLens
 from vitlens.train import Trainer
@@ -88,7 +89,7 @@ class AutoencoderTask(PictureTask[Any]):
 
     def result(self) -> Any:
         """diffusers' module, frozen."""
-        return self.module.eval().requires_grad_(False)
+        return self.module.cpu().eval().requires_grad_(False)
 
 
 class Velocity(nn.Module):
@@ -134,7 +135,7 @@ class DrawingTask(PictureTask[Any]):
 
     def result(self) -> Any:
         """The diffusion model, frozen."""
-        return self.pipe.unet.eval().requires_grad_(False)
+        return self.pipe.unet.cpu().eval().requires_grad_(False)
 
 
 def noised(pipe: Any, embedding: Tensor, chance: torch.Generator) -> Tensor:
@@ -157,7 +158,9 @@ def _prepared(file: Path, autoencoder: nn.Module, model: ViTLens, pictures: Tens
     """Small pictures [2, n, 4, 16, 16] and embeddings [2, n, E] of pictures and of their mirror images, made once."""
     if not file.is_file():
         both = (pictures, pictures.flip(2))
-        latents = torch.stack([_latents(autoencoder, x) for x in both])
+        device = chosen_device()
+        latents = torch.stack([_latents(autoencoder.to(device), x, device) for x in both])
+        autoencoder.cpu()
         embeddings = torch.stack([_embeddings(model, x) for x in both])
         with atomic(file) as part:
             torch.save({"latents": latents, "embeddings": embeddings}, part)
@@ -166,10 +169,10 @@ def _prepared(file: Path, autoencoder: nn.Module, model: ViTLens, pictures: Tens
 
 
 @torch.inference_mode()
-def _latents(autoencoder: nn.Module, pictures: Tensor) -> Tensor:
-    """Small pictures of pictures, float16 [n, 4, 16, 16]."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = [autoencoder.encode(_centred(part)).latent_dist.mean.half() for part in pictures.split(250)]  # type: ignore[operator]
+def _latents(autoencoder: Any, pictures: Tensor, device: torch.device) -> Tensor:
+    """Small pictures of pictures, float16 [n, 4, 16, 16], made on the device."""
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        parts = [autoencoder.encode(_centred(part).to(device)).latent_dist.mean.half().cpu() for part in pictures.split(250)]
     return torch.cat(parts).clone()
 
 
