@@ -42,6 +42,7 @@ _PURPOSES = (
     "thermal",
     "imu",
     "pressure",
+    "edit",
 )
 """What a random stream is for. A new one is put at the end, so that the others stay as they are."""
 
