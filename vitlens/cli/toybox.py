@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from vitlens.checks import known
 from vitlens.cli.console import say, say_json, say_tables
 from vitlens.cli.options import DryRunOption, JsonOption, new_app
 from vitlens.disk import ignore_runs, output_file, output_folder
@@ -21,6 +22,8 @@ WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="
 TRAINING = ("accelerate", "omegaconf")
 HOSTS = ("transformers", "diffusers")
 """Libraries of extras that a training needs, and those of the shipped hosts."""
+SEED = "seed"
+"""The SEED-LLaMA among the names of hosts."""
 
 
 @app.command()
@@ -122,10 +125,10 @@ def hosts(
     host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this language model, instructblip or llava; may be repeated. Of another the shipped one is measured."
+            help="Only this language model: instructblip, llava or seed; may be repeated. Of another the shipped one is measured."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language models.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the language models; of the SEED-LLaMA twice as many.")] = 8,
     alone: Annotated[
         float,
         typer.Option(
@@ -138,7 +141,7 @@ def hosts(
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train what lenses are plugged into, on pictures alone: a tiny InstructBLIP, LLaVA and unCLIP; then plug all lenses in.
+    """Train what lenses are plugged into, on pictures alone: tiny InstructBLIP, LLaVA, SEED-LLaMA, unCLIP; then plug lenses in.
 
     The shipped InstructBLIP and unCLIP took 131 minutes in all, one thread each on a busy machine. It ends with a table of what
     all make of every sensor; a stopped run goes on.
@@ -151,15 +154,23 @@ def hosts(
     from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, HOST_NAMES, HostRecipe, answering
     from vitlens.benchmarks.toybox.training.painter import PainterRecipe
     from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
+    from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe, composing
     from vitlens.model import load
 
-    hosts = tuple(HostRecipe(cast(Any, kind), answering(epochs), alone=alone) for kind in dict.fromkeys(host or HOST_FOLDERS))
-    recipe = GeneratorsRecipe(objects, max(1, objects // 6), hosts, PainterRecipe() if painter else None)
+    known("toybox: unknown language model", host or (), (*HOST_FOLDERS, SEED))
+    kinds = dict.fromkeys(host or (*HOST_FOLDERS, SEED))
+    hosts = tuple(HostRecipe(cast(Any, kind), answering(epochs), alone=alone) for kind in kinds if kind != SEED)
+    composer = SeedRecipe(language=composing(2 * epochs)) if SEED in kinds else None
+    recipe = GeneratorsRecipe(objects, max(1, objects // 6), hosts, composer, PainterRecipe() if painter else None)
     if dry_run:
         pictures = recipe.objects + recipe.clip_only
         say(f"draw {pictures} pictures, or take those of the CLIP in {output}")
         for one in recipe.hosts:
             say(f"a tiny {HOST_NAMES[one.kind]}: {one.pace.schedule.epochs} epochs of questions and answers about them")
+        if recipe.composer is not None:
+            stages = {"tokenizer": recipe.composer.quantizer, "LLaMA": recipe.composer.language}
+            said = ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items())
+            say(f"a tiny SEED-LLaMA: {said}; and a picture more of each object, after an edit")
         if recipe.painter is not None:
             stages = {"autoencoder": recipe.painter.autoencoder, "diffusion": recipe.painter.drawing}
             say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))

@@ -35,8 +35,10 @@ from vitlens.model import ViTLens
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED: dict[HostKind, Path] = {kind: WEIGHTS / name for kind, name in HOST_FOLDERS.items()}
-Reads = Literal["class_token", "all", "patches"]
-"""Which of the ViT's tokens a host reads of the sensors with a lens: the Q-Former the class token or all, a LLaVA the patches."""
+Reads = Literal["class_token", "all", "patches", "codes"]
+"""Which of the ViT's tokens a host reads of the sensors with a lens: the Q-Former the class token or all, a LLaVA the patches; a
+SEED-LLaMA reads codes made of all of them.
+"""
 ANSWERING: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 16}
 """The answers are a few words that may repeat: no beams, no penalty."""
 PAIRS = (("depth", "tactile"), ("point_cloud", "audio"), ("image", "audio"))
@@ -71,7 +73,7 @@ def talking_host(
     `lenses` come beside them, or in the place of those of their names; `plugging` are the adapter's other options.
     """
     host, speaker, reader = load_host(folder, model)
-    every = _lenses(model, lenses)
+    every = every_lens(model, lenses)
     return InstructBlipAdapter(
         host,
         tokenizer=speaker,
@@ -89,10 +91,11 @@ def talking_llava(
     """The tiny LLaVA with all lenses of the Toybox model plugged in; the rest as `talking_host`."""
     host, speaker, _ = load_host(folder, model)
     processor = image_processor(model)
-    return LlavaAdapter(host, tokenizer=speaker, image_processor=processor, lenses=_lenses(model, lenses), **plugging)
+    return LlavaAdapter(host, tokenizer=speaker, image_processor=processor, lenses=every_lens(model, lenses), **plugging)
 
 
-def _lenses(model: ViTLens, more: Lenses | None) -> Lenses:
+def every_lens(model: ViTLens, more: Lenses | None = None) -> Lenses:
+    """All sensors of the Toybox model, and `more` beside them or in their place."""
     return {**{name: model for name in LABELS if name != "image" and model.supports(name)}, **(more or {})}
 
 
@@ -144,11 +147,17 @@ def describe_split(host: ChatHost, drawn: Drawn, split: str, *, look: Reads) -> 
     for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
         labels = dict.fromkeys(label for name in senses for label in ASKED[name])
         answers = ask(host, QUESTIONS["everything"][0][0], {name: drawn.column(name) for name in senses})
-        for label in labels:
-            right = [naming_right(text, thing, label) for text, thing in zip(answers, drawn.things, strict=True)]
-            chance = 1 / len(SHAPES if label == "shape" else MATERIALS)
-            found.append(Described("+".join(senses), look, label, split, len(right), float(np.mean(right)), chance))
+        found += [naming_share(answers, drawn.things, label, "+".join(senses), look, split) for label in labels]
     return found
+
+
+def naming_share(
+    texts: Sequence[str], things: Sequence[ToyObject], label: str, sensors: str, look: Reads, split: str
+) -> Described:
+    """How many of the texts name their thing's shape (or material) right."""
+    right = [naming_right(text, thing, label) for text, thing in zip(texts, things, strict=True)]
+    chance = 1 / len(SHAPES if label == "shape" else MATERIALS)
+    return Described(sensors, look, label, split, len(right), float(np.mean(right)), chance)
 
 
 def naming_right(text: str, thing: ToyObject, label: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 from vitlens.adapters.chat.host import ChatHost
 from vitlens.adapters.generate.decoders import Decoder
+from vitlens.benchmarks.toybox.demo.compose import SHIPPED as SEED
+from vitlens.benchmarks.toybox.demo.compose import Composed, compose_split, describe_codes, has_seed, seed_adapter, sensed
 from vitlens.benchmarks.toybox.demo.describe import Described, Reads, describe_split, shipped_hosts, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
 from vitlens.benchmarks.toybox.demo.paint import SHIPPED as PAINTER
@@ -29,6 +31,7 @@ class Generated:
 
     described: list[Described]
     painted: list[Painted]
+    composed: list[Composed]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -37,7 +40,11 @@ class Generated:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Generated:
         """The inverse of `to_dict`."""
-        return cls([Described(**row) for row in values["described"]], [Painted(**row) for row in values["painted"]])
+        return cls(
+            [Described(**row) for row in values["described"]],
+            [Painted(**row) for row in values["painted"]],
+            [Composed(**row) for row in values.get("composed", ())],
+        )
 
 
 def measure_generators(
@@ -45,6 +52,7 @@ def measure_generators(
     model: ViTLens,
     *,
     hosts: Mapping[HostKind, Path] | None = None,
+    seed: Path = SEED,
     painter: Path = PAINTER,
     world: World | None = None,
     counts: Mapping[Split, int] | None = None,
@@ -52,8 +60,9 @@ def measure_generators(
 ) -> Generated:
     """Judge what hosts and painter make of every sensor's held-out objects, drawn into `folder`.
 
-    `hosts` in their folders take the place of the shipped ones; a kind of host that is nowhere is left out.
+    `hosts` in their folders take the place of the shipped ones; a kind of host that is nowhere is left out, as is a SEED.
     """
+    world = world or World()
     places = {**shipped_hosts(), **(hosts or {})}
     talking: dict[Reads, ChatHost] = {}
     if "instructblip" in places:
@@ -61,13 +70,20 @@ def measure_generators(
     if "llava" in places:
         talking["patches"] = talking_llava(model, places["llava"])
     decoder = painting_decoder(model, painter)
+    adapter = seed_adapter(model, seed) if has_seed(seed) else None
     sensors = [name for name in SENSORS if model.supports(name)]
-    found = Generated([], [])
+    found = Generated([], [], [])
     for split, count in (counts or HELD_OUT).items():
-        drawn = draw(folder, world or World(), split, count, sensors, workers=workers)
+        drawn = draw(folder, world, split, count, sensors, workers=workers)
         for reads, host in talking.items():
             found.described.extend(describe_split(host, drawn, split, look=reads))
         found.painted.extend(painted(decoder, model, drawn, split))
+        if adapter is not None:
+            codes = {name: sensed(adapter, drawn, name) for name in sensors}
+            found.described.extend(describe_codes(adapter, codes, drawn, split))
+            if split == "test":
+                first = {name: own[: PAINTED[split]] for name, own in codes.items()}
+                found.composed.extend(compose_split(adapter, decoder, model, first, drawn, world))
     return found
 
 

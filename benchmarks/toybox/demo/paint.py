@@ -7,7 +7,7 @@ right material in them? Mixtures are CoDi's weighted sums (arXiv 2305.11846): th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,14 @@ def mixed_with(things: list[ToyObject]) -> list[int]:
 
 
 def _judged(model: ViTLens, pictures: np.ndarray, things: list[ToyObject], label: str, **what: str) -> Painted:
+    right, chance = right_share(model, pictures, things, label)
+    return Painted(label=label, items=len(things), right=right, chance=chance, **what)
+
+
+def right_share(model: ViTLens, pictures: np.ndarray, things: Sequence[ToyObject], label: str) -> tuple[float, float]:
+    """Share of pictures, uint8 [n, 64, 64, 3], in which the CLIP sees the thing's shape or material first; and of a guess."""
     names, vectors = class_embeddings(model, label)
     seen = model.encode({"image": list(pictures)}, batch_size=128)["image"]
     first = (seen @ vectors.T).argmax(dim=-1).tolist()
     right = float(np.mean([names[i] == getattr(thing, label) for i, thing in zip(first, things, strict=True)]))
-    return Painted(label=label, items=len(things), right=right, chance=1 / len(names), **what)
+    return right, 1 / len(names)

@@ -10,6 +10,7 @@ from vitlens.benchmarks.toybox.sensors.drawn import LABELS
 from vitlens.display.table import Table
 
 if TYPE_CHECKING:
+    from vitlens.benchmarks.toybox.demo.compose import Composed
     from vitlens.benchmarks.toybox.demo.describe import Described
     from vitlens.benchmarks.toybox.demo.generated import Generated
     from vitlens.benchmarks.toybox.demo.paint import Painted
@@ -81,6 +82,7 @@ DESCRIBED = {
     "class_token": "What the language model says, looking at the class token of what a lens gives",
     "all": "The same, looking at all tokens of what a lens gives",
     "patches": "What the LLaVA says, which reads patch tokens alone",
+    "codes": "What the SEED-LLaMA says, which reads codes",
 }
 """Which tokens a host read -> the table's title."""
 
@@ -94,7 +96,32 @@ def generator_tables(found: Generated) -> list[Table]:
     )
     described = {look: [row for row in found.described if row.look == look] for look in DESCRIBED}
     tables = [_shares(DESCRIBED[look], rows, told) for look, rows in described.items() if rows]
-    return [*tables, _shares("What is painted", found.painted, drawn)]
+    return [
+        *tables,
+        _shares("What is painted", found.painted, drawn),
+        *([composed_table(found.composed)] if found.composed else []),
+    ]
+
+
+TASKS = {
+    "codes": "painted from its codes",
+    "words": "painted from a caption",
+    "colour": "edited: another colour",
+    "material": "edited: another material",
+    "composition": "composed: the first, made of the second's material",
+}
+"""What the SEED-LLaMA is asked for."""
+
+
+def composed_table(rows: Sequence[Composed]) -> Table:
+    """What comes of codes, captions, edits and compositions: shares of right shapes, materials and colours."""
+    head = ("task", "from", "right", "seen shapes", "chance")
+    lines = [(TASKS[r.task], words(r.sensors).replace("+", " + "), r.label, percent(r.right), percent(r.chance)) for r in rows]
+    note = (
+        "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first; of colours among those of the "
+        "material. Own picture: painted from the embedding of the wanted object's own picture."
+    )
+    return Table(head, lines, "What the SEED-LLaMA's codes become", note, numbers=head[3:])
 
 
 def _shares(title: str, rows: Sequence[Described] | Sequence[Painted], note: str) -> Table:

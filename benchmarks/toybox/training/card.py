@@ -13,6 +13,7 @@ from vitlens.benchmarks.toybox.training.host import HostRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
+from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe
 from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
 from vitlens.train.options import RunOptions
@@ -66,15 +67,16 @@ def generators_card(recipe: GeneratorsRecipe, found: Generated) -> str:
     pictures = f"{recipe.objects + recipe.clip_only:,} pictures"
     parts = [
         "# The Toybox's hosts and painter",
-        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`), a tiny LLaVA (`llava/`) and a tiny Stable "
-        "unCLIP (`painter/`), all around the ViT of `vitlens-toybox`, which is not repeated here. They know the Toybox and "
-        "nothing of the real world. Licence: Apache-2.0.",
+        "What the Toybox's lenses are plugged into: a tiny InstructBLIP (`host/`), a tiny LLaVA (`llava/`), a tiny SEED-LLaMA "
+        "(`seed/`) and a tiny Stable unCLIP (`painter/`), all around the ViT of `vitlens-toybox`, "
+        "which is not repeated here. They know the Toybox and nothing of the real world. Licence: Apache-2.0.",
         "```python\nfrom vitlens.benchmarks.toybox.demo.describe import shipped_host\n\n"
         'shipped_host().generate("what is it made of?", {"audio": "blow.wav"})\n```',
         "## How they were made",
         f"`vitlens toybox hosts`, seed {recipe.seed}, on {pictures} drawn by code (those of the CLIP; no other sensor).\n\n"
         f"- The InstructBLIP: {_instructblip_stage(recipe.host('instructblip'))}\n"
         f"- The LLaVA: {_llava_stage(recipe.host('llava'))}\n"
+        f"- The SEED-LLaMA: {_seed_stage(recipe.composer)}\n"
         f"- The painter: {_painter_stage(recipe.painter)}",
         "## Measured",
         *(f"### {table.title}\n\n{table.to_markdown()}" for table in generator_tables(found)),
@@ -94,6 +96,17 @@ def _llava_stage(host: HostRecipe | None) -> str:
     if host is None:
         return "the shipped one."
     return f"a projector of two layers on the patch tokens behind the last block but one, {_talking(host)}"
+
+
+def _seed_stage(seed: SeedRecipe | None) -> str:
+    if seed is None:
+        return "the shipped one, if there is one."
+    return (
+        f"a SEED-2 tokenizer, a Q-Former of {seed.layers} layers with {seed.queries} queries and {seed.codes} codes, to the "
+        f"image embedding ({_length(seed.quantizer)}); then a LLaMA of {seed.language_layers} layers, width {seed.width}, over "
+        f"words and codes: descriptions, pictures of captions, edits, compositions ({_length(seed.language)}), with a further picture "
+        "of every object after an edit."
+    )
 
 
 def _talking(host: HostRecipe) -> str:

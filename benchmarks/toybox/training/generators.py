@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vitlens.benchmarks.toybox.demo.compose import has_seed
 from vitlens.benchmarks.toybox.demo.generated import Generated, measure_generators
 from vitlens.benchmarks.toybox.sensors.drawn import draw
 from vitlens.benchmarks.toybox.training.card import generators_card
@@ -24,6 +25,9 @@ from vitlens.benchmarks.toybox.training.host_task import train_host
 from vitlens.benchmarks.toybox.training.painter import save_painter
 from vitlens.benchmarks.toybox.training.painter_task import train_painter
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
+from vitlens.benchmarks.toybox.training.seed_language_task import train_seed
+from vitlens.benchmarks.toybox.training.seed_networks import save_seed
+from vitlens.benchmarks.toybox.training.seed_tasks import EditedWorld
 from vitlens.benchmarks.toybox.world.objects import Split, World
 from vitlens.disk import atomic
 from vitlens.model import ViTLens
@@ -45,15 +49,19 @@ def train_generators(
     recipe, home = recipe or GeneratorsRecipe(), Path(folder)
     world, result = World(recipe.seed), home / "generators"
     splits: dict[Split, int] = {"train": recipe.objects, "clip_only": recipe.clip_only}
-    drawn = [draw(home / "drawn", world, split, count, ["image"], workers=workers) for split, count in splits.items()]
-    things = [thing for part in drawn for thing in part.things]
-    pictures = np.concatenate([array for part in drawn for array in part.arrays["image"]])
+    things = [thing for split, count in splits.items() for thing in world.objects(split, count)]
+    pictures = _pictures(home / "drawn", world, splits, workers)
     hosts: dict[HostKind, Path] = {}
     for host in recipe.hosts:
         hosts[host.kind] = place = result / HOST_FOLDERS[host.kind]
         if not (place / "model.safetensors").is_file():
             save_host(place, *train_host(home / HOST_FOLDERS[host.kind], model, pictures, things, host))
     places: dict[str, Any] = {"hosts": hosts}
+    if recipe.composer is not None:
+        places["seed"] = result / "seed"
+        if not has_seed(places["seed"]):
+            edited = _pictures(home / "edited", EditedWorld(recipe.seed), splits, workers)
+            save_seed(places["seed"], *train_seed(home / "seed", model, pictures, edited, things, world, recipe.composer))
     if recipe.painter is not None:
         places["painter"] = result / "painter"
         if not (result / "painter" / "config.json").is_file():
@@ -64,3 +72,8 @@ def train_generators(
     with atomic(result / "generators.md") as part:
         part.write_text(generators_card(recipe, found), encoding="utf-8")
     return found
+
+
+def _pictures(folder: Path, world: World, splits: Mapping[Split, int], workers: int) -> np.ndarray:
+    drawn = [draw(folder, world, split, count, ["image"], workers=workers) for split, count in splits.items()]
+    return np.concatenate([array for part in drawn for array in part.arrays["image"]])

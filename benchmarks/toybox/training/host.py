@@ -76,8 +76,8 @@ def tokenizers(kind: HostKind) -> tuple[Any, Any]:
     """The tokenizers of language model and Q-Former (none for a LLaVA), made from the words of questions and answers."""
     PreTrainedTokenizerFast = transformers_package().PreTrainedTokenizerFast
     marks, speakers = ([IMAGE], [_SPEAKERS]) if kind == "llava" else ([], [])
-    words = sorted(_words(*speakers))
-    language = _word_tokenizer([*SPECIAL.values(), *marks, *words], unknown="<unk>", template="<s> $A")
+    words = sorted(spoken_words(*speakers))
+    language = word_tokenizer([*SPECIAL.values(), *marks, *words], unknown="<unk>", template="<s> $A")
     speaker = PreTrainedTokenizerFast(
         tokenizer_object=language,
         **SPECIAL,
@@ -91,7 +91,7 @@ def tokenizers(kind: HostKind) -> tuple[Any, Any]:
 
 def _qformer_tokenizer(words: Sequence[str]) -> Any:
     """In BERT's way."""
-    reading = _word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], unknown="[UNK]", template="[CLS] $A [SEP]")
+    reading = word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], unknown="[UNK]", template="[CLS] $A [SEP]")
     return transformers_package().PreTrainedTokenizerFast(
         tokenizer_object=reading,
         pad_token="[PAD]",
@@ -103,7 +103,7 @@ def _qformer_tokenizer(words: Sequence[str]) -> Any:
     )
 
 
-def _words(*more: str) -> set[str]:
+def spoken_words(*more: str) -> set[str]:
     """The words of questions and answers, and of further lines."""
     values: Mapping[str, Sequence[str]] = {
         "shape": list(SHAPES),
@@ -123,7 +123,7 @@ def _pre_tokenizer() -> Any:
     return Whitespace()
 
 
-def _word_tokenizer(words: Sequence[str], *, unknown: str, template: str) -> Any:
+def word_tokenizer(words: Sequence[str], *, unknown: str, template: str) -> Any:
     """A tokenizer of whole words, ids in the order given; `template` puts its special tokens around a text."""
     from tokenizers import Tokenizer, models, normalizers, processors
 

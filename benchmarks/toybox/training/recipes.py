@@ -11,6 +11,7 @@ from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.host import HostKind, HostRecipe
 from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, TOKEN_STEPS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
+from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe
 from vitlens.checks import known, one_of, whole
 from vitlens.errors import OptionError
 from vitlens.model import ViTLens
@@ -88,6 +89,8 @@ class GeneratorsRecipe:
     clip_only: int = 4_000
     hosts: tuple[HostRecipe, ...] = (HostRecipe(), HostRecipe(kind="llava"))
     """One of a kind; of a kind that is not among them the shipped one is measured."""
+    composer: SeedRecipe | None = field(default_factory=SeedRecipe)
+    """Of the SEED-LLaMA; none: it is not trained, and the shipped one is measured, if there is one."""
     painter: PainterRecipe | None = field(default_factory=PainterRecipe)
     """None: no painter is trained, and the shipped one is measured."""
     seed: int = 0

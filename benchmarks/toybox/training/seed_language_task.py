@@ -7,7 +7,7 @@ learned. Codes come from pictures alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from vitlens.adapters.seed.conversation import TEMPLATES, Part, Turn
+from vitlens.adapters.seed.conversation import TEMPLATES
 from vitlens.adapters.seed.grammar import ImageVocabulary
-from vitlens.adapters.seed.language import SeedLanguage
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, answer
 from vitlens.benchmarks.toybox.training.host_task import AnswerLoss
 from vitlens.benchmarks.toybox.training.picture_task import PictureTask, flip, pick
 from vitlens.benchmarks.toybox.training.seed_networks import TEMPLATE, ClipQuantizer, SeedRecipe, build_language
 from vitlens.benchmarks.toybox.training.seed_quantizer_task import QuantizerTask, hidden_states
-from vitlens.benchmarks.toybox.training.seed_tasks import COMPOSE, DRAW, caption_lines, donors, edit_of
+from vitlens.benchmarks.toybox.training.seed_tasks import CAPTIONS, COMPOSE, DRAW, donors, edit_of
+from vitlens.benchmarks.toybox.world.captions import describe
 from vitlens.benchmarks.toybox.world.objects import ToyObject, World
 from vitlens.errors import InputError
 from vitlens.model import ViTLens
@@ -34,8 +34,10 @@ from vitlens.train.examples import Example, TrainingBatch
 from vitlens.train.gradcache import Named
 from vitlens.train.task import Report
 
-SHARES = {"describe": 0.4, "draw": 0.15, "edit": 0.25, "compose": 0.2}
-"""How often each task is drawn."""
+Said = str | list[int]
+"""A text, or the codes of a picture."""
+OFTEN = {"describe": 8, "draw": 3, "edit": 5, "compose": 4}
+"""How often each task is drawn, of 20 times."""
 
 
 class Replying(nn.Module):
@@ -71,7 +73,8 @@ class LanguageTask(PictureTask[tuple[Any, Any]]):
         self.donors = donors(things)
         self.language, self.words = build_language(recipe)
         self.vocabulary = ImageVocabulary.from_tokenizer(self.words, codes=quantizer.codes, length=quantizer.queries)
-        self.prompts = SeedLanguage(self.language, self.words, self.vocabulary)
+        self.known: dict[str, list[int]] = {}
+        self.turns = [turn for turn, times in OFTEN.items() for _ in range(times)]
         self.network, self.loss = Replying(self.language), AnswerLoss()
 
     def prepare(self, device: torch.device, report: Report) -> None:
@@ -84,51 +87,55 @@ class LanguageTask(PictureTask[tuple[Any, Any]]):
 
     def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
         """One turn about a thing: the ids of the line, and how many of them are the prompt."""
-        tasks: dict[str, Callable[[int, torch.Generator], Turn]] = {
-            "describe": self._describe,
-            "draw": self._draw,
-            "edit": self._edit,
-            "compose": self._compose,
-        }
-        drawn = torch.multinomial(torch.tensor(list(SHARES.values())), 1, generator=chance)
-        turn = tasks[list(SHARES)[int(drawn)]](row, chance)
-        line, asked = self.line(turn), self.line(Turn(turn.user))
-        ids = torch.tensor([*line, self.words.eos_token_id])
-        return {"line": ids, "asked": torch.tensor(len(asked))}, {"words": torch.tensor(len(ids) - len(asked))}
+        user, reply = getattr(self, f"_{self.turns[pick(len(self.turns), chance)]}")(row, chance)
+        asked, said = self.prompt(user), [*self.ids(reply), self.words.eos_token_id]
+        inputs = {"line": torch.tensor([*asked, *said]), "asked": torch.tensor(len(asked))}
+        return inputs, {"words": torch.tensor(len(said))}
 
-    def line(self, turn: Turn) -> list[int]:
-        """A turn's ids, as the adapter makes them."""
-        return self.prompts.ids(TEMPLATES[TEMPLATE].prompt([turn], self.vocabulary, bos=self.words.bos_token))
+    def prompt(self, user: Sequence[Said]) -> list[int]:
+        """Ids of what the user says, as the adapter makes them."""
+        template = TEMPLATES[TEMPLATE]
+        return [
+            self.words.bos_token_id,
+            *(token for part in (template.before, *user, template.after) for token in self.ids(part)),
+        ]
 
-    def _describe(self, row: int, chance: torch.Generator) -> Turn:
+    def ids(self, part: Said) -> list[int]:
+        """Ids of a text, or of codes with the image's begin and end."""
+        if not isinstance(part, str):
+            return self.vocabulary.ids(part)
+        if part not in self.known:
+            self.known[part] = self.words(part, add_special_tokens=False).input_ids
+        return self.known[part]
+
+    def _describe(self, row: int, chance: torch.Generator) -> tuple[tuple[Said, ...], Said]:
         thing, codes = self._either(row, chance)
         topic = "everything" if flip(chance) else list(QUESTIONS)[pick(len(QUESTIONS), chance)]
-        return Turn((codes, _one(QUESTIONS[topic][0], chance)), (answer(thing, topic),))
+        return (codes, _one(QUESTIONS[topic][0], chance)), answer(thing, topic)
 
-    def _draw(self, row: int, chance: torch.Generator) -> Turn:
+    def _draw(self, row: int, chance: torch.Generator) -> tuple[tuple[Said, ...], Said]:
         thing, codes = self._either(row, chance)
-        return Turn((_one(DRAW, chance).format(_one(caption_lines(thing), chance)),), (codes,))
+        return (_one(DRAW, chance).format(describe(thing, _one(CAPTIONS, chance))),), codes
 
-    def _edit(self, row: int, chance: torch.Generator) -> Turn:
+    def _edit(self, row: int, chance: torch.Generator) -> tuple[tuple[Said, ...], Said]:
         mirrored = int(flip(chance))
-        return Turn((self._seen(row, mirrored), _one(self.edits[row].asked, chance)), (self._seen(row, mirrored, edited=True),))
+        return (self._seen(row, mirrored), _one(self.edits[row].asked, chance)), self._seen(row, mirrored, edited=True)
 
-    def _compose(self, row: int, chance: torch.Generator) -> Turn:
+    def _compose(self, row: int, chance: torch.Generator) -> tuple[tuple[Said, ...], Said]:
         """The thing, and another one of what its edit made of it: the edited thing comes of both."""
         mirrored, wanted = int(flip(chance)), self.edits[row].thing
         others = self.donors.get((wanted.material, wanted.colour))
         if others is None:  # in a small world nothing else is of that colour and material
             return self._edit(row, chance)
         other = self._seen(others[pick(len(others), chance)], int(flip(chance)))
-        user: tuple[Part, ...] = (self._seen(row, mirrored), other, _one(COMPOSE, chance))
-        return Turn(user, (self._seen(row, mirrored, edited=True),))
+        return (self._seen(row, mirrored), other, _one(COMPOSE, chance)), self._seen(row, mirrored, edited=True)
 
-    def _either(self, row: int, chance: torch.Generator) -> tuple[ToyObject, Tensor]:
+    def _either(self, row: int, chance: torch.Generator) -> tuple[ToyObject, list[int]]:
         edited = flip(chance)
         return self.edits[row].thing if edited else self.things[row], self._seen(row, int(flip(chance)), edited=edited)
 
-    def _seen(self, row: int, mirrored: int, *, edited: bool = False) -> Tensor:
-        return self.codes[int(edited), mirrored, row]
+    def _seen(self, row: int, mirrored: int, *, edited: bool = False) -> list[int]:
+        return self.codes[int(edited), mirrored, row].tolist()
 
     @staticmethod
     def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:

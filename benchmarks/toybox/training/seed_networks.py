@@ -19,7 +19,7 @@ from vitlens.adapters.seed.modules import Block, EvaViT
 from vitlens.adapters.seed.quantizer import SeedQuantizer
 from vitlens.adapters.splice import HostTower
 from vitlens.benchmarks.toybox.training.clip import MEAN, STD
-from vitlens.benchmarks.toybox.training.host import SPECIAL, _word_tokenizer, _words
+from vitlens.benchmarks.toybox.training.host import SPECIAL, spoken_words, word_tokenizer
 from vitlens.benchmarks.toybox.training.huggingface import vision_numbers
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.checkpoint import save_tensors
@@ -44,12 +44,17 @@ _BLOCK |= {f"attn.qkv.{kind}": f"attn.in_proj_{kind}" for kind in ("weight", "bi
 """SEED's names inside a block -> open_clip's."""
 
 
+def composing(epochs: int = 16) -> RunOptions:
+    """How fast the tiny LLaMA learns."""
+    return pacing(epochs, 64, lr=2e-3, weight_decay=0.05, precision="fp32")
+
+
 @dataclass(frozen=True)
 class SeedRecipe:
     """Numbers of the tiny SEED and of its trainings, each with its own pace."""
 
     quantizer: RunOptions = field(default_factory=lambda: pacing(8, 128, lr=2e-3, weight_decay=0.01, precision="fp32"))
-    language: RunOptions = field(default_factory=lambda: pacing(16, 64, lr=2e-3, weight_decay=0.05, precision="fp32"))
+    language: RunOptions = field(default_factory=composing)
     queries: int = 16
     """Codes of a picture."""
     codes: int = 512
@@ -157,7 +162,7 @@ def build_quantizer(recipe: SeedRecipe, model: ViTLens) -> ClipQuantizer:
     nn.init.normal_(found.query_tokens)
     nn.init.normal_(cast(nn.Parameter, found.pos_embed_image), std=0.02)
     found.ln_vision.load_state_dict(seed_vit(model).norm_post.state_dict())
-    for part in (found.pos_embed, *found.blocks.parameters()):  # in no use
+    for part in (found.pos_embed, *cast(nn.Module, found.blocks).parameters()):  # in no use
         nn.init.zeros_(cast(nn.Parameter, part))
     found.visual_encoder.load_state_dict({key.removeprefix(_EYE): value for key, value in eye_state(model).items()})
     found.clip_space = model.space
@@ -191,7 +196,7 @@ def seed_tokenizer(codes: int) -> Any:
 
     from vitlens.benchmarks.toybox.training.seed_tasks import WORDS
 
-    plain = _word_tokenizer([*SPECIAL.values(), *sorted(_words(*WORDS))], unknown="<unk>", template="<s> $A")
+    plain = word_tokenizer([*SPECIAL.values(), *sorted(spoken_words(*WORDS))], unknown="<unk>", template="<s> $A")
     found = PreTrainedTokenizerFast(tokenizer_object=plain, **SPECIAL, padding_side="left", truncation_side="left")
     add_image_tokens(found, codes=codes)
     return found

@@ -73,7 +73,7 @@ class Quantizing(nn.Module):
 
 
 class ReconstructionLoss(nn.Module):
-    """How far embeddings are from the pictures', relative to those; how well they find their captions; codes and queries apart."""
+    """How far embeddings are from the pictures', how well they find their captions, how far codes and queries are apart."""
 
     def __init__(self, captions: float, scale: float) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class QuantizerTask(PictureTask[ClipQuantizer]):
 
     def result(self) -> ClipQuantizer:
         """The tokenizer, frozen."""
-        return cast(ClipQuantizer, self.quantizer.eval().requires_grad_(False))
+        return self.quantizer.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from vitlens.benchmarks.toybox.training.host import QUESTIONS
-from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe
+from vitlens.benchmarks.toybox.world.captions import TEMPLATES as CAPTIONS
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import Split, ToyObject, World
 
@@ -20,7 +20,7 @@ RECOLOUR = ("make it {colour}", "change its colour to {colour}")
 REMAKE = ("make it of {material}", "change it to {material}", "make it of {colour} {material}")
 COMPOSE = ("the first made of the second", "show the first in the material of the second")
 """Of two pictures: the first thing, made of what the second is made of."""
-WORDS = (*(line.replace("{}", "") for line in DRAW), *RECOLOUR, *REMAKE, *COMPOSE, *TEMPLATES, "user: assistant: an")
+WORDS = (*(line.replace("{}", "") for line in DRAW), *RECOLOUR, *REMAKE, *COMPOSE, *CAPTIONS, "user: assistant: an")
 """Lines that hold all words of instructions, beside what an object may be called."""
 
 
@@ -43,12 +43,18 @@ def edit_of(thing: ToyObject, world: World) -> Edit:
     if chance.integers(2):
         changed = replace(thing, colour=colours[chance.integers(len(colours))])
         return Edit(tuple(line.format(colour=changed.colour) for line in RECOLOUR), changed)
-    seen = world.pairs("train") | world.pairs("clip_only")
-    others = [name for name in MATERIALS if name != thing.material and (thing.shape, name) in seen]
+    others = [name for name in _materials(world, thing.shape) if name != thing.material]
     material = others[chance.integers(len(others))]
     colours = list(MATERIALS[material].colours)
     changed = replace(thing, material=material, colour=colours[chance.integers(len(colours))])
     return Edit(tuple(line.format(colour=changed.colour, material=material) for line in REMAKE), changed)
+
+
+@cache
+def _materials(world: World, shape: str) -> list[str]:
+    """The materials in which the CLIP has seen a shape."""
+    seen = world.pairs("train") | world.pairs("clip_only")
+    return [name for name in MATERIALS if (shape, name) in seen]
 
 
 class EditedWorld(World):
@@ -64,8 +70,3 @@ def donors(things: Sequence[ToyObject]) -> dict[tuple[str, str], list[int]]:
     for number, thing in enumerate(things):
         found.setdefault((thing.material, thing.colour), []).append(number)
     return found
-
-
-def caption_lines(thing: ToyObject) -> list[str]:
-    """What a picture of an object may be asked for by."""
-    return [describe(thing, line) for line in TEMPLATES]

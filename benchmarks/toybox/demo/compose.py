@@ -1,0 +1,201 @@
+"""The Toybox's SEED at work: what any sensor measured becomes codes, and codes become words, pictures, edits and compositions.
+
+    adapter = seed_adapter(vitlens.load("vitlens-toybox"))
+    adapter.edit({"point_cloud": "scan.ply"}, "make it of wood").pictures[0]
+
+SEED-LLaMA's own adapter runs it. Tokenizer and LLaMA saw pictures and captions alone; the pictures that come out are the
+painter's, and the Toybox's CLIP is their judge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitlens.adapters.generate.decoders import Decoder
+from vitlens.adapters.lenses import Lenses
+from vitlens.adapters.seed.conversation import Reply
+from vitlens.adapters.seed.llama import Message, SeedLlamaAdapter
+from vitlens.benchmarks.toybox.demo.describe import WEIGHTS, Described, every_lens, naming_share
+from vitlens.benchmarks.toybox.demo.paint import MIXTURES, mixed_with, paint, right_share
+from vitlens.benchmarks.toybox.sensors.catalogue import as_items, observe
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED, Drawn
+from vitlens.benchmarks.toybox.training.host import QUESTIONS
+from vitlens.benchmarks.toybox.training.seed_networks import TEMPLATE, load_quantizer
+from vitlens.benchmarks.toybox.training.seed_tasks import COMPOSE, DRAW, Edit, edit_of
+from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe, fill
+from vitlens.benchmarks.toybox.world.materials import MATERIALS
+from vitlens.benchmarks.toybox.world.objects import ToyObject, World
+from vitlens.display.progress import track
+from vitlens.model import ViTLens
+
+SHIPPED = WEIGHTS / "seed"
+SHAPED = ("image", "point_cloud", "depth")
+"""Senses whose things are edited."""
+COMPOSED = (("image", "image"), *MIXTURES)
+"""The thing of the first sense is shown in the material of the second's."""
+OWN = "own picture"
+"""In the place of a sense: the painter draws the wanted object from its own picture's embedding. No edit can do better."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Share of the pictures in which the Toybox's CLIP sees first what was asked for; and of a guess."""
+
+    task: str
+    """"codes": painted from codes; "words": a caption; "colour" and "material": edits; "composition"."""
+    sensors: str
+    """The sense it began with; two with "+" between them are a composition; `OWN`."""
+    label: str
+    items: int
+    right: float
+    chance: float
+
+
+def seed_adapter(
+    model: ViTLens,
+    folder: str | os.PathLike[str] = SHIPPED,
+    *,
+    lenses: Lenses | None = None,
+    pixels: Decoder | None = None,
+    **sensing: Any,
+) -> SeedLlamaAdapter:
+    """The tiny SEED-LLaMA with all lenses of the Toybox model plugged in; `pixels` is the painter, where pictures are wanted.
+
+    `lenses` come beside them, or in the place of those of their names; `sensing` are the adapter's other options.
+    """
+    return SeedLlamaAdapter.from_pretrained(
+        os.fspath(folder),
+        quantizer=load_quantizer(folder, model),
+        lenses=every_lens(model, lenses),
+        template=TEMPLATE,
+        pixels=pixels,
+        dtype=torch.float32,
+        **sensing,
+    )
+
+
+def has_seed(folder: Path) -> bool:
+    """Whether a folder holds a whole SEED."""
+    return (folder / "config.json").is_file()
+
+
+def sensed(adapter: SeedLlamaAdapter, drawn: Drawn, sensor: str, count: int | None = None) -> list[Tensor]:
+    """The codes [q] of what a sensor measured of the first objects."""
+    items = drawn.column(sensor)[:count]
+    return [adapter.senses.codes({sensor: item})[0] for item in track(items, f"codes of {sensor}")]
+
+
+def describe_codes(adapter: SeedLlamaAdapter, codes: dict[str, list[Tensor]], drawn: Drawn, split: str) -> list[Described]:
+    """Ask about every sensor's codes of a split's objects."""
+    found, question = [], QUESTIONS["everything"][0][0]
+    for sensor, own in codes.items():
+        replies = converse(adapter, [[one, question] for one in own], max_images=0, max_new_tokens=16)
+        said = [reply.text for reply in replies]
+        found += [naming_share(said, drawn.things, label, sensor, "codes", split) for label in ASKED[sensor]]
+    return found
+
+
+def compose_split(
+    adapter: SeedLlamaAdapter, decoder: Decoder, model: ViTLens, codes: dict[str, list[Tensor]], drawn: Drawn, world: World
+) -> list[Composed]:
+    """Paint from codes and from words, edit and compose with the objects that `codes` are of, and judge the pictures."""
+    count = min(map(len, codes.values()))
+    things, studio = drawn.things[:count], _Studio(adapter, decoder, model)
+    found = []
+    for sensor, own in codes.items():
+        embeddings = adapter.quantizer.decode(torch.stack(own[:count]))
+        found += studio.judged("codes", sensor, embeddings, things, ASKED[sensor])
+    asked = [[DRAW[0].format(describe(thing, TEMPLATES[0]))] for thing in things]
+    found += studio.judged("words", "caption", studio.drawn(asked), things, ("shape", "material", "colour"))
+    edits = [edit_of(thing, world) for thing in things]
+    for kind, rows in _by_kind(things, edits).items():
+        wanted = [edits[i].thing for i in rows]
+        for sensor in [name for name in SHAPED if name in codes]:
+            made = studio.drawn([[codes[sensor][i], edits[i].asked[0]] for i in rows])
+            found += studio.judged(kind, sensor, made, wanted, ("shape", kind))
+        found += studio.judged(kind, OWN, studio.own(wanted), wanted, ("shape", kind))
+    others = mixed_with(things)
+    for first, second in [pair for pair in COMPOSED if set(pair) <= set(codes)]:
+        made = studio.drawn([[codes[first][i], codes[second][j], COMPOSE[0]] for i, j in enumerate(others)])
+        wanted = [_remade(things[i], things[j]) for i, j in enumerate(others)]
+        found += studio.judged("composition", f"{first}+{second}", made, wanted, ("shape", "material"))
+    wanted = [_remade(things[i], things[j]) for i, j in enumerate(others)]
+    return [*found, *studio.judged("composition", OWN, studio.own(wanted), wanted, ("shape", "material"))]
+
+
+class _Studio:
+    """Messages to pictures, and the pictures to their judge."""
+
+    def __init__(self, adapter: SeedLlamaAdapter, decoder: Decoder, model: ViTLens) -> None:
+        self.adapter, self.decoder, self.model = adapter, decoder, model
+
+    def drawn(self, messages: Sequence[Message]) -> Tensor:
+        """The embedding [n, E] of the one image that each message is answered with."""
+        length = self.adapter.vocabulary.length
+        replies = converse(self.adapter, messages, force_image=True, max_images=1, max_new_tokens=length + 1, draw=False)
+        return torch.stack([reply.embeddings[0] for reply in replies])
+
+    def own(self, things: Sequence[ToyObject]) -> Tensor:
+        """The embeddings [n, E] of the things' own pictures."""
+        items = [as_items(observe(thing, ["image"]))["image"] for thing in track(things, "drawing what is wanted")]
+        return self.model.encode({"image": items}, batch_size=128)["image"]
+
+    def judged(
+        self, task: str, sensors: str, embeddings: Tensor, things: Sequence[ToyObject], labels: Sequence[str]
+    ) -> list[Composed]:
+        """Paint embeddings [n, E]; is what the Toybox's CLIP sees what the things are?"""
+        pictures = paint(self.decoder, embeddings, progress=True)
+        found = []
+        for label in labels:
+            judge = colour_share if label == "colour" else partial(right_share, label=label)
+            right, chance = judge(self.model, pictures, things)
+            found.append(Composed(task, sensors, label, len(things), right, chance))
+        return found
+
+
+def converse(adapter: SeedLlamaAdapter, messages: Sequence[Message], *, batch: int = 70, **options: Any) -> list[Reply]:
+    """The likeliest reply to each message."""
+    starts = track(range(0, len(messages), batch), "asking the SEED-LLaMA")
+    return [one for start in starts for one in adapter.chat_batch(messages[start : start + batch], temperature=0, **options)]
+
+
+def colour_share(model: ViTLens, pictures: np.ndarray, things: Sequence[ToyObject]) -> tuple[float, float]:
+    """Share of pictures in which the CLIP sees the right one of the colours that the thing's material has; and of a guess."""
+    kinds = [(thing.shape, thing.material) for thing in things]
+    lines = {kind: _colour_lines(*kind) for kind in dict.fromkeys(kinds)}
+    rows = model.encode({"text": [line for own in lines.values() for line in own]}, batch_size=256)["text"]
+    vectors = dict(zip(lines, rows.split([len(own) for own in lines.values()]), strict=True))
+    seen = model.encode({"image": list(pictures)}, batch_size=128)["image"]
+    right, guessed = [], []
+    for one, kind, thing in zip(seen, kinds, things, strict=True):
+        colours = list(MATERIALS[thing.material].colours)
+        right.append(colours[int((vectors[kind] @ one).argmax())] == thing.colour)
+        guessed.append(1 / len(colours))
+    return float(np.mean(right)), float(np.mean(guessed))
+
+
+def _colour_lines(shape: str, material: str) -> list[str]:
+    words = MATERIALS[material]
+    return [fill("a {colour} {adjective} {shape}", colour=c, adjective=words.adjective, shape=shape) for c in words.colours]
+
+
+def _by_kind(things: Sequence[ToyObject], edits: Sequence[Edit]) -> dict[str, list[int]]:
+    """ "material" and "colour" -> numbers of the things whose edit changes it."""
+    found: dict[str, list[int]] = {}
+    for number, (thing, edit) in enumerate(zip(things, edits, strict=True)):
+        found.setdefault("colour" if edit.thing.material == thing.material else "material", []).append(number)
+    return found
+
+
+def _remade(thing: ToyObject, other: ToyObject) -> ToyObject:
+    """The thing, made of what the other is made of."""
+    return replace(thing, material=other.material, colour=other.colour)
