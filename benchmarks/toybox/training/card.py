@@ -104,8 +104,8 @@ def _seed_stage(seed: SeedRecipe | None) -> str:
     return (
         f"a SEED-2 tokenizer, a Q-Former of {seed.layers} layers with {seed.queries} queries and {seed.codes} codes, to the "
         f"image embedding ({_length(seed.quantizer)}); then a LLaMA of {seed.language_layers} layers, width {seed.width}, over "
-        f"words and codes: descriptions, pictures of captions, edits, compositions ({_length(seed.language)}), with a further picture "
-        "of every object after an edit."
+        f"words and codes: descriptions, pictures of captions, edits, compositions ({_length(seed.language)}), with a further "
+        "picture of every object after an edit."
     )
 
 

@@ -6,6 +6,7 @@ other: `EditedWorld` is the same world after one edit of every object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,7 +21,9 @@ RECOLOUR = ("make it {colour}", "change its colour to {colour}")
 REMAKE = ("make it of {material}", "change it to {material}", "make it of {colour} {material}")
 COMPOSE = ("the first made of the second", "show the first in the material of the second")
 """Of two pictures: the first thing, made of what the second is made of."""
-WORDS = (*(line.replace("{}", "") for line in DRAW), *RECOLOUR, *REMAKE, *COMPOSE, *CAPTIONS, "user: assistant: an")
+_ADJECTIVES = tuple(material.adjective for material in MATERIALS.values())
+_LINES = (*DRAW, *RECOLOUR, *REMAKE, *COMPOSE, *CAPTIONS, *_ADJECTIVES, "user: assistant: an ,")
+WORDS = tuple(re.sub(r"{\w*}", " ", line) for line in _LINES)
 """Lines that hold all words of instructions, beside what an object may be called."""
 
 

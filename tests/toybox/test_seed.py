@@ -1,0 +1,223 @@
+"""The Toybox's SEED: trained on pictures in miniature, and run by SEED-LLaMA's adapter as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vitlens
+from vitlens.adapters.seed.llama import SeedLlamaAdapter
+from vitlens.benchmarks.toybox import MATERIALS, World, observe
+from vitlens.benchmarks.toybox.demo import compose
+from vitlens.benchmarks.toybox.demo.compose import (
+    OWN,
+    colour_share,
+    compose_split,
+    describe_codes,
+    has_seed,
+    seed_adapter,
+    sensed,
+)
+from vitlens.benchmarks.toybox.demo.generated import Generated
+from vitlens.benchmarks.toybox.demo.paint import painting_decoder
+from vitlens.benchmarks.toybox.demo.tables import composed_table
+from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
+from vitlens.benchmarks.toybox.training.clip import normalised
+from vitlens.benchmarks.toybox.training.picture_task import pacing
+from vitlens.benchmarks.toybox.training.seed_language_task import LanguageTask, train_seed
+from vitlens.benchmarks.toybox.training.seed_networks import (
+    QUANTIZER,
+    SeedRecipe,
+    build_language,
+    build_quantizer,
+    load_quantizer,
+    save_seed,
+    seed_tokenizer,
+)
+from vitlens.benchmarks.toybox.training.seed_quantizer_task import Quantizing
+from vitlens.benchmarks.toybox.training.seed_tasks import EditedWorld, donors, edit_of
+from vitlens.benchmarks.toybox.world.captions import captions
+from vitlens.benchmarks.toybox.world.objects import ToyObject
+from vitlens.model import ViTLens
+
+FEW = pacing(16, 12, lr=3e-3, warmup=2, precision="fp32")
+TINY = SeedRecipe(FEW, FEW, queries=4, codes=16, code_width=4, hidden=32, layers=1, width=32, language_layers=1)
+SENSORS = ("image", "point_cloud", "audio", "tactile", "thermal")
+
+
+@pytest.fixture(scope="module")
+def model() -> ViTLens:
+    return vitlens.load("vitlens-toybox")
+
+
+@pytest.fixture(scope="module")
+def things() -> list[ToyObject]:
+    return World().objects("train", 24)
+
+
+@pytest.fixture(scope="module")
+def trained(model: ViTLens, things: list[ToyObject], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("seed")
+    seen, edited = (_pictures(world.objects("train", 24)) for world in (World(), EditedWorld()))
+    return save_seed(home / "kept", *train_seed(home / "run", model, seen, edited, things, World(), TINY))
+
+
+@pytest.fixture(scope="module")
+def adapter(model: ViTLens, trained: Path) -> SeedLlamaAdapter:
+    return seed_adapter(model, trained)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    return draw(tmp_path_factory.mktemp("drawn"), World(), "test", 6, SENSORS, workers=1)
+
+
+def _pictures(things: list[ToyObject]) -> np.ndarray:
+    return np.stack([observe(thing, ["image"])["image"] for thing in things])
+
+
+def test_its_eye_is_the_clips(model: ViTLens, things: list[ToyObject]) -> None:
+    """SEED's layout and SEED's normalisation of pictures, and yet the same states."""
+    quantizer = build_quantizer(TINY, model)
+    pictures = _pictures(things[:2])
+    tower: Any = model.tower("image")
+    own = tower.vit.forward_tokens(tower.lens(tower.embed(normalised(torch.from_numpy(pictures)))))
+    pixels = quantizer.preprocess([{"source": picture} for picture in pictures])
+    assert torch.allclose(quantizer.visual_encoder(pixels), own, atol=1e-4)
+    spliced = quantizer.tower()
+    assert torch.allclose(spliced.hidden(spliced.image_tokens(pixels)), own, atol=1e-4)
+    assert quantizer.space == model.space
+
+
+def test_it_learns_what_the_adapter_runs(model: ViTLens) -> None:
+    """Queries and decoder with gradients are the published ones, and a training goes through the codebook's codes."""
+    quantizer = build_quantizer(TINY, model)
+    hidden = torch.randn(3, 65, 192)
+    codes = quantizer.encode_hidden(hidden)
+    assert torch.equal(quantizer.nearest(quantizer.vectors(hidden)), codes)
+    network = Quantizing(quantizer).train()
+    assert torch.allclose(network(hidden)["embedding"], quantizer.decode(codes), atol=1e-5)
+    assert int(network.taken.sum()) == codes.numel()
+    dead = network.taken == 0
+    before = network.table.detach().clone()
+    network.revive()
+    assert torch.equal(network.table[~dead], before[~dead]) and torch.equal(
+        network.table[dead], network.lately[: int(dead.sum())]
+    )
+    frozen = {name for name, p in quantizer.named_parameters() if id(p) not in {id(one) for one in quantizer.learned()}}
+    assert all(name.startswith(("visual_encoder.", "blocks.", "pos_embed")) for name in frozen) and "pos_embed" in frozen
+
+
+def test_both_trainings_learn_and_are_small(model: ViTLens, trained: Path) -> None:
+    for part in ("quantizer", "language"):
+        lines = (trained.parent / "run" / part / "log.csv").read_text(encoding="utf-8").splitlines()
+        losses = [float(line.split(",")[lines[0].split(",").index("loss")]) for line in lines[1:]]
+        assert losses[-1] < losses[0] - 0.1, part
+    recipe = SeedRecipe()
+    numbers = [
+        p.numel() for name, p in build_quantizer(recipe, model).named_parameters() if not name.startswith("visual_encoder.")
+    ]
+    assert 2 * (sum(numbers) + build_language(recipe)[0].num_parameters()) < 4e6, "bytes in float16"
+
+
+def test_what_is_kept_is_opened_by_the_adapter(model: ViTLens, trained: Path, adapter: SeedLlamaAdapter, drawn: Drawn) -> None:
+    from safetensors.torch import load_file
+
+    kept = load_file(trained / QUANTIZER)
+    assert not any(key.startswith("visual_encoder.") for key in kept), "the ViT is the model's"
+    assert {value.dtype for value in (*kept.values(), *load_file(trained / "model.safetensors").values())} == {torch.float16}
+    assert has_seed(trained) and not has_seed(trained.parent)
+    assert set(adapter.streams) == {"image", "video", "codes", *(name for name in model.modalities if name in compose.ASKED)}
+    item = drawn.column("image")[0]
+    [codes] = adapter.senses.codes({"image": item})
+    picture = torch.from_numpy(np.array(item["source"]))[None]
+    tower: Any = model.tower("image")
+    hidden = tower.vit.forward_tokens(tower.embed(normalised(picture)))
+    assert torch.equal(load_quantizer(trained, model).encode_hidden(hidden)[0], codes)
+
+
+def test_it_learns_on_the_way_it_is_asked_later(
+    adapter: SeedLlamaAdapter, model: ViTLens, things: list[ToyObject], tmp_path: Path
+) -> None:
+    task = LanguageTask(tmp_path, build_quantizer(TINY, model), (), things, World(), TINY)
+    task.codes = torch.randint(16, (2, 2, 24, 4), generator=torch.Generator().manual_seed(0))
+    first, second = task.codes[0, 0, 0], task.codes[1, 1, 5]
+    message = [first, second, "show the first in the material of the second"]
+    ids = adapter.language.ids(adapter.prompt(message))
+    assert task.prompt([first.tolist(), second.tolist(), message[2]]) == ids
+    assert task.prompt(["draw a red mug"]) == adapter.language.ids(adapter.prompt("draw a red mug"))
+    begun = [(item := task[epoch, row]).inputs["line"][int(item.inputs["asked"])] for epoch in range(3) for row in range(24)]
+    share = sum(int(token) == task.vocabulary.begin for token in begun) / len(begun)
+    assert 0.4 < share < 0.8, "six replies of ten are pictures"
+    words = seed_tokenizer(4)
+    said = [task[epoch, row].inputs["line"] for epoch in range(3, 6) for row in range(24)]
+    assert not any((ids == words.unk_token_id).any() for ids in said) and "{" not in words.get_vocab()
+    every = [line for thing in World().objects("train", 200) for line in captions(thing)[:8]]
+    assert not [line for line in every if words.unk_token_id in words(line).input_ids]
+
+
+def test_edits_change_the_thing_and_nothing_else(things: list[ToyObject]) -> None:
+    world = World()
+    edits = [edit_of(thing, world) for thing in things]
+    assert {edit.thing.material == thing.material for edit, thing in zip(edits, things, strict=True)} == {True, False}
+    seen = world.pairs("train")
+    for thing, edit in zip(things, edits, strict=True):
+        assert replace(edit.thing, material=thing.material, colour=thing.colour) == thing and edit.thing != thing
+        assert (edit.thing.shape, edit.thing.material) in seen, "no edit shows a pair that is kept out of training"
+        assert edit.thing.colour in MATERIALS[edit.thing.material].colours
+        assert EditedWorld().object("train", thing.index) == edit.thing
+    before, after = _pictures([things[0]])[0], _pictures([edits[0].thing])[0]
+    assert (before[0] == after[0]).all() and (before != after).any(), "the wall behind it stays"
+    assert all(edits[0].thing != things[i] for i in donors(things).get((things[0].material, "no such colour"), [0]))
+
+
+def test_any_sensor_is_described_edited_and_composed(model: ViTLens, trained: Path, drawn: Drawn) -> None:
+    adapter = seed_adapter(model, trained, pixels=painting_decoder(model))
+    scan, sound = drawn.column("point_cloud")[0], drawn.column("audio")[0]
+    said = adapter.describe({"point_cloud": scan}, "what is this?", max_new_tokens=4, temperature=0)
+    assert said.codes == [] and set(said.text.split()) <= set(adapter.tokenizer.get_vocab())
+    made = adapter.edit({"point_cloud": scan}, "make it of wood", temperature=0)
+    assert made.codes[0].shape == (4,) and made.pictures[0].size == (64, 64)
+    assert made.embeddings[0].shape == (model.space.dim,)
+    both = adapter.combine([{"point_cloud": scan}, {"audio": sound}], compose.COMPOSE[0], draw=False, temperature=0)
+    assert both.codes[0].shape == (4,) and both.pictures == ()
+
+
+def test_everything_is_measured(model: ViTLens, adapter: SeedLlamaAdapter, drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every task of every sense that it is for, with what pictures reach beside it; the painter is left out here."""
+    codes = {name: sensed(adapter, drawn, name) for name in SENSORS}
+    described = describe_codes(adapter, codes, drawn, "test")
+    assert {(row.sensors, row.label) for row in described} >= {("image", "material"), ("thermal", "shape"), ("audio", "material")}
+    assert all(row.look == "codes" and row.items == 6 for row in described)
+    monkeypatch.setattr(compose, "paint", lambda _, rows, progress: np.zeros((len(rows), 64, 64, 3), np.uint8))
+    found = compose_split(adapter, painting_decoder(model), model, codes, drawn, World())
+    rows = {(row.task, row.sensors, row.label): row for row in found}
+    assert len(rows) == len(found)
+    for task, sense, label in (
+        ("codes", "audio", "material"),
+        ("words", "caption", "colour"),
+        ("material", "point_cloud", "material"),
+        ("colour", "image", "colour"),
+        ("colour", OWN, "colour"),
+        ("composition", "point_cloud+audio", "shape"),
+        ("composition", OWN, "material"),
+    ):
+        assert (task, sense, label) in rows
+    assert rows["material", "image", "shape"].items + rows["colour", "image", "shape"].items == 6
+    table = composed_table(found)
+    assert len(table.rows) == len(found) and table.rows[0][:3] == ("painted from its codes", "image", "shape")
+    kept = Generated(described, [], found)
+    assert Generated.from_dict(kept.to_dict()) == kept
+
+
+def test_colours_are_judged_among_those_of_the_material(model: ViTLens, things: list[ToyObject]) -> None:
+    pictures = _pictures(things)
+    right, chance = colour_share(model, pictures, things)
+    assert right > 0.7 and 0.15 < chance < 0.3
+    others = [replace(t, colour=next(c for c in MATERIALS[t.material].colours if c != t.colour)) for t in things]
+    assert colour_share(model, pictures, others)[0] < 0.3
