@@ -239,7 +239,7 @@ def eye_state(model: ViTLens) -> dict[str, Tensor]:
     """
     tower, vit = cast(LensEncoder, model.tower("image")), seed_vit(model)
     seed = Image()
-    weight = cast(Any, tower.embed).conv1.weight
+    weight = cast(Any, tower.embed).conv1.weight.detach().cpu()
     theirs, ours = (torch.tensor(values).view(1, 3, 1, 1) for values in (seed.options()["std"], STD))
     shift = (torch.tensor(seed.options()["mean"]) - torch.tensor(MEAN)).view(1, 3, 1, 1) / ours
     state: dict[str, Tensor] = {

@@ -111,8 +111,9 @@ class QuantizerTask(PictureTask[ClipQuantizer]):
         self.texts = self.model.encode({"text": list(known)}, batch_size=256)["text"].float().cpu()
         self.network.to(device)
         self.seen = torch.stack([hidden_states(self.quantizer, x) for x in (self.pictures, self.pictures.flip(2))])
-        finish = seed_vit(self.model).to("cpu").finish
-        self.embeddings = torch.stack([torch.cat([finish(part.float()) for part in x.split(1000)]) for x in self.seen])
+        finish, place = seed_vit(self.model).finish, self.model.device
+        both = [[finish(part.float().to(place)).cpu() for part in x.split(1000)] for x in self.seen]
+        self.embeddings = torch.stack([torch.cat(parts) for parts in both])
         self._first_codes(device)
 
     def _first_codes(self, device: torch.device) -> None:
