@@ -81,7 +81,7 @@ def test_all_are_trained_kept_and_measured(trained: tuple[Path, Generated], mode
     assert [table.title for table in tables][:4] == [*list(DESCRIBED.values())[:3], "What is painted"]
     assert all(f"### {table.title}" in card for table in tables)
     pictures = {row.look for row in found.described if row.sensors == "image"}
-    assert pictures >= {"class_token", "patches"}
+    assert pictures >= {"all", "patches"}
     table = tables[0]
     assert table.rows[0][:2] == ("image", "shape")
     assert table.rows[0][-1] == "3.0"

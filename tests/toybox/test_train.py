@@ -39,6 +39,7 @@ TINY = ToyboxRecipe(
     epochs=1,
     ablation_epochs=1,
     batch_size=16,
+    tokens=False,
     ablations=("shipped", "scratch"),
 )
 SMALL = {"test": 28, "unseen_pairs": 28, "unseen_shapes": 10}
@@ -85,42 +86,40 @@ def test_what_is_done_is_not_done_again(trained: tuple[Path, Trained], monkeypat
         train.train_toybox(folder, other)
 
 
-def test_a_models_lenses_go_on_with_terms_on_their_tokens(
+def test_a_start_gives_the_clip_and_the_lenses_that_are_not_trained(
     trained: tuple[Path, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "VALIDATION", 28)
     monkeypatch.setattr(train, "HELD_OUT", SMALL)
-    monkeypatch.setitem(lenses.TOKEN_STEPS, "audio", 3)
     few = PatchOptions("readers", readers=1, reader_steps=1)
-    monkeypatch.setattr(lenses, "SPEAKING", replace(lenses.SPEAKING, patches=few))
+    monkeypatch.setitem(lenses.TOKENS, "audio", replace(lenses.SPEAKING, patches=few))
     start = str(trained[0] / "model")
     recipe = replace(TINY, sensors=("audio",), tokens=True, start=start, precision="fp32", ablations=())
-    assert stages(recipe)[:2] == [f"load {start}", "draw 32 objects as audio sees them; 3 steps with terms on its tokens"]
+    said = "draw 32 objects as audio sees them; train its lens for 1 epochs, with terms on its tokens"
+    assert stages(recipe)[:2] == [f"load {start}", said]
     found = train.train_toybox(tmp_path, recipe, workers=1)
-    log = read_csv(tmp_path / "lenses" / "audio-tokens" / "log.csv")
-    assert len(log) == 3, "over as many epochs as that takes"
+    log = read_csv(tmp_path / "lenses" / "audio" / "log.csv")
     assert {"class_state", "readers", "spread"} <= set(log[0])
     before, after = (load_file(Path(folder) / "model.safetensors") for folder in (start, tmp_path / "model"))
     assert before.keys() == after.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed and all(".audio." in f".{key}" for key in changed), "the other lenses and the CLIP are the start's, bit by bit"
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
-    assert "fp32: audio 3" in card and "lenses of " + start in card
+    assert "terms on its tokens" in card and "not named here, of " + start in card
     assert "terms on their tokens: audio" in zoo_card(recipe, found.results)["notes"][-1]
 
 
-def test_a_start_goes_on_with_the_lenses_that_it_has(tmp_path: Path) -> None:
+def test_a_start_trains_the_lenses_that_it_has(tmp_path: Path) -> None:
     clip = tmp_path / "model"
     vitlens.load("vitlens-toybox", modalities=["image", "depth", "text"]).save_pretrained(clip)
-    options = ["--tokens", "--start", str(clip), "--dry-run"]
-    said = CliRunner().invoke(app, ["toybox", "train", *options]).output.splitlines()
+    said = CliRunner().invoke(app, ["toybox", "train", "--start", str(clip), "--dry-run"]).output.splitlines()
     assert [line.split()[4] for line in said if line.startswith("draw")] == ["depth"]
+    assert "terms on its tokens" in said[1]
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"tokens": False}, "--tokens"), ({"ablations": ("scratch",)}, "--no-ablations")])
-def test_a_start_is_for_terms_on_tokens_alone(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(OptionError, match=said):
-        ToyboxRecipe(**{"tokens": True, "start": "vitlens-toybox", "ablations": (), **wrong})  # type: ignore[arg-type]
+def test_a_start_has_no_ablations() -> None:
+    with pytest.raises(OptionError, match="--no-ablations"):
+        ToyboxRecipe(start="vitlens-toybox", ablations=("scratch",))
 
 
 def test_tables_say_what_was_measured(trained: tuple[Path, Trained]) -> None:

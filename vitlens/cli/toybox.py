@@ -17,7 +17,7 @@ from vitlens.libraries import check_installed
 
 app = new_app("The Toybox: a procedural world that every sensor can measure, to see the method work without a download.")
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the world.")]
-WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that draw objects.")]
+WorkersOption = Annotated[int, typer.Option("--num-workers", "-j", min=0, help="Processes that draw and read objects.")]
 
 TRAINING = ("accelerate", "omegaconf")
 HOSTS = ("transformers", "diffusers")
@@ -58,18 +58,21 @@ def train(
         "runs/toybox"
     ),
     sensor: Annotated[list[str] | None, typer.Option("--sensor", help="Only this sensor's lens; may be repeated.")] = None,
-    objects: Annotated[int, typer.Option("--objects", "-n", min=1, help="Objects that the lenses look at.")] = 12_000,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every lens (default: 3 to 6, by sensor).")] = None,
+    objects: Annotated[
+        int | None,
+        typer.Option("--objects", "-n", min=1, help="Objects that the lenses look at (default: 12000 or 24000, by sensor)."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every lens (default: 6 to 12, by sensor).")] = None,
     clip_objects: Annotated[int, typer.Option(min=1, help="Pictures that the CLIP looks at.")] = 24_000,
     clip_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the CLIP.")] = 10,
     ablations: Annotated[
         bool | None, typer.Option("--ablations/--no-ablations", help="The method's ablations, too (default: without --start).")
     ] = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Go on with terms on every lens's tokens, for hosts that read those.")
-    ] = False,
+        bool, typer.Option("--tokens/--no-tokens", help="With terms on every lens's tokens, for hosts that read those.")
+    ] = True,
     start: Annotated[
-        str | None, typer.Option("--start", help="With --tokens: take CLIP and lenses of this Toybox model, and only go on.")
+        str | None, typer.Option("--start", help="Take the CLIP of this Toybox model, and its lenses but those of --sensor.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=2, help="Objects of a lens's step.")] = 128,
     precision: Annotated[str, typer.Option(help="Arithmetic of the lenses: bf16, or fp32 on CPUs without it.")] = "bf16",
@@ -136,7 +139,7 @@ def hosts(
             max=1,
             help="Share of the pictures of which the InstructBLIP sees the class token alone; 0: as hosts usually learn.",
         ),
-    ] = 0.5,
+    ] = 0.0,
     painter: Annotated[bool, typer.Option(help="Train the painter, too; otherwise the shipped one is measured.")] = True,
     num_workers: WorkersOption = 2,
     dry_run: DryRunOption = False,

@@ -41,7 +41,14 @@ SEED-LLaMA reads codes made of all of them.
 """
 ANSWERING: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 16}
 """The answers are a few words that may repeat: no beams, no penalty."""
-PAIRS = (("depth", "tactile"), ("point_cloud", "audio"), ("image", "audio"))
+PAIRS = (
+    ("depth", "tactile"),
+    ("point_cloud", "audio"),
+    ("image", "audio"),
+    ("thermal", "audio"),
+    ("imu", "tactile"),
+    ("eeg", "tactile"),
+)
 """Two senses of one object in one prompt; the host never saw two things at once."""
 
 
@@ -64,7 +71,7 @@ def talking_host(
     model: ViTLens,
     folder: str | os.PathLike[str] = SHIPPED["instructblip"],
     *,
-    look: Look = "class_token",
+    look: Look = "all",
     lenses: Lenses | None = None,
     **plugging: Any,
 ) -> InstructBlipAdapter:
@@ -142,7 +149,7 @@ def describe_split(host: ChatHost, drawn: Drawn, split: str, *, look: Reads) -> 
 
     Of pictures a Q-Former reads all tokens in any case: they are asked about once.
     """
-    names = list(host.lenses) if look == "all" else ["image", *host.lenses]
+    names = list(host.lenses) if look == "class_token" else ["image", *host.lenses]
     found = []
     for senses in [(name,) for name in names] + [pair for pair in PAIRS if set(pair) <= set(names)]:
         labels = dict.fromkeys(label for name in senses for label in ASKED[name])

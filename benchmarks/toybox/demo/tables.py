@@ -79,8 +79,8 @@ def ablation_table(sensor: str, results: Mapping[str, Results], meanings: Mappin
 
 
 DESCRIBED = {
-    "class_token": "What the language model says, looking at the class token of what a lens gives",
-    "all": "The same, looking at all tokens of what a lens gives",
+    "all": "What the language model says, looking at all tokens of what a lens gives",
+    "class_token": "The same, looking at the class token of what a lens gives",
     "patches": "What the LLaVA says, which reads patch tokens alone",
     "codes": "What the SEED-LLaMA says, which reads codes",
 }

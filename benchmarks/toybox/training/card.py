@@ -10,7 +10,7 @@ from vitlens.benchmarks.toybox.demo.evaluate import Results
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.tables import ablation_table, generator_tables, sensor_tables, time_table, words
 from vitlens.benchmarks.toybox.training.host import HostRecipe
-from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS, TOKEN_STEPS
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, ABLATIONS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe, ToyboxRecipe, Trained
 from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe
@@ -18,8 +18,6 @@ from vitlens.cards import PublishedScore
 from vitlens.hub_card import metadata
 from vitlens.train.options import RunOptions
 
-SEEN = {"eeg": 21_000, "imu": 2500}
-"""Objects that a shipped lens saw, where they are not the recipe's."""
 SPLITS = {"test": "seen shapes", "unseen_pairs": "unseen pairs", "unseen_shapes": "never-seen shapes"}
 
 
@@ -38,13 +36,12 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
     pictures = recipe.clip.objects + recipe.clip.clip_only
     data = f"{pictures:,} pictures and captions of the Toybox (seed {recipe.seed}), and what the sensors measure of "
     data = f"that of {recipe.start}, and what the sensors measure of " if recipe.start is not None else data
-    speaking = f"Trained with terms on their tokens: {words(', '.join(recipe.sensors))} (docs/tokens.md)."
+    speaking = f"Lenses trained with terms on their tokens: {words(', '.join(recipe.sensors))} (docs/tokens.md)."
     largest = {(a.sensor, a.label, a.split): a for a in sorted(results.accuracies, key=lambda a: a.classes)}
-    sensors = {a.sensor for a in results.accuracies}
     return {
         "summary": "Small model of the Toybox, our procedural world: every sensor works offline, but it knows 33 toy shapes only",
         "source": "part of this package; made by `vitlens toybox train`",
-        "training_data": data + f"{recipe.objects:,} of them",
+        "training_data": f"{data}{_objects(recipe)} of them",
         "scores": [
             {
                 "dataset": f"Toybox {SPLITS[split]}, {sensor}: {label} of {found.classes}",
@@ -57,7 +54,6 @@ def zoo_card(recipe: ToyboxRecipe, results: Results) -> dict[str, Any]:
         "notes": [
             "Of the real world it knows nothing: it shows that the method works, and how.",
             *([speaking] if recipe.tokens else []),
-            *(f"Its lens of {name} saw {count:,} objects." for name, count in SEEN.items() if name in sensors),
         ],
     }
 
@@ -126,28 +122,31 @@ def _painter_stage(painter: PainterRecipe | None) -> str:
 
 
 def _token_stage(recipe: ToyboxRecipe) -> str:
-    if not recipe.tokens:
-        return ""
-    steps = words(", ".join(f"{sensor} {TOKEN_STEPS[sensor]}" for sensor in recipe.sensors))
-    return (
-        f"- Further steps with terms on the lenses' tokens (`--tokens`, docs/tokens.md), {recipe.batch_size} of "
-        f"{recipe.objects:,} objects a step, {recipe.precision}: {steps}.\n"
-    )
+    return "- Every lens with terms on its tokens (docs/tokens.md).\n" if recipe.tokens else ""
+
+
+def _objects(recipe: ToyboxRecipe) -> str:
+    counts = {recipe.lens_objects(sensor) for sensor in recipe.sensors}
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
 def _first_stages(recipe: ToyboxRecipe) -> str:
-    if recipe.start is not None:
-        return f"- CLIP and lenses of {recipe.start}, whose card tells how those were made."
     clip = recipe.clip
     epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
+    lenses = (
+        "- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
+        f"{epochs} epochs on {_objects(recipe)} of the same objects, {recipe.batch_size} a batch, {recipe.precision}, against "
+        "the CLIP's picture and text embeddings."
+    )
+    if recipe.start is not None:
+        return (
+            f"- The CLIP, and lenses that are not named here, of {recipe.start}, whose card tells how those were made.\n{lenses}"
+        )
     return (
         f"- A CLIP (ViT of {clip.layers} blocks, width {clip.width}, patches of {clip.patch} on 64 x 64 pictures; a text tower "
         f"of {clip.text_layers} blocks, width {clip.text_width}; {clip.embed_dim} dimensions) on "
         f"{clip.objects + clip.clip_only:,} pictures with captions, {clip.epochs} epochs in batches of "
-        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n"
-        "- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
-        f"{epochs} epochs on {recipe.objects:,} of the same objects, {recipe.batch_size} a batch, against the CLIP's picture "
-        "and text embeddings."
+        f"{clip.batch}, AdamW, learning rate {clip.lr:g}.\n{lenses}"
     )
 
 

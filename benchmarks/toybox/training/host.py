@@ -58,7 +58,7 @@ class HostRecipe:
     queries: int = 8
     """Of an InstructBLIP's Q-Former, as what follows here but the seed."""
     qformer_layers: int = 2
-    alone: float = 0.5
+    alone: float = 0.0
     """Share of the pictures of which the Q-Former is shown the class token alone."""
     seed: int = 0
 

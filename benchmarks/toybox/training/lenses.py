@@ -45,13 +45,15 @@ LENSES: dict[str, ModelOptions] = {
         modality="depth",
         options={"size": 64, "mean": 0.0499, "std": 0.0264},
         lens={"kind": "identity"},
-        trains=Trainable(first_blocks=2),
+        trains=Trainable(first_blocks=1),
+        patches="image",
     ),
     "tactile": ModelOptions(
         modality="tactile",
         options={"size": 64, "resize": 64, "mean": [0.478] * 3, "std": [0.12] * 3},
         lens={"kind": "identity"},
         trains=Trainable(class_token=True, positions=True, norm_pre=True, first_blocks=2),
+        patches="image",
     ),
     "audio": ModelOptions(
         modality="audio",
@@ -92,28 +94,32 @@ LENSES: dict[str, ModelOptions] = {
 }
 """What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
 
-EPOCHS = {"point_cloud": 4, "depth": 6, "tactile": 4, "audio": 3, "eeg": 12, "thermal": 3, "imu": 8, "pressure": 7}
-"""Of each lens, over the same objects."""
-AUGMENTED = ("point_cloud", "depth", "tactile", "thermal", "imu", "pressure")
+EPOCHS = {"point_cloud": 10, "depth": 6, "tactile": 10, "audio": 6, "eeg": 10, "thermal": 12, "imu": 12, "pressure": 12}
+"""Of each lens."""
+OBJECTS = {**dict.fromkeys(LENSES, 12_000), "eeg": 24_000, "thermal": 24_000, "pressure": 24_000}
+"""Training objects that each lens looks at, the first of those that the CLIP saw: more where a sensor tells less."""
+AUGMENTED = ("point_cloud", "tactile", "thermal", "imu", "pressure")
 """Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
-first moment of a blow, or of a glance.
+first moment of a blow, or of a glance. A depth map is compared with its picture patch by patch, which another crop is not.
 """
-CLASS_STATE = ClassStateOptions(weight=1.0)
-SPEAKING = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="readers"), spread=SpreadOptions(weight=4.0))
-"""The terms on tokens of docs/tokens.md, as they did best there."""
-ALIGNED = TokenOptions(class_state=CLASS_STATE, patches=PatchOptions(kind="per_token"))
-"""For a sensor that looks at a thing as its picture does, patch by patch: depth."""
-TOKEN_STEPS = {**dict.fromkeys(LENSES, 60), "tactile": 80, "audio": 80, "eeg": 120}
-"""Further steps of each lens with terms on its tokens; a glance's lens was not done learning."""
+SPEAKING = TokenOptions(
+    class_state=ClassStateOptions(weight=1.0), patches=PatchOptions(kind="readers"), spread=SpreadOptions(weight=4.0)
+)
+"""The terms on tokens of docs/tokens.md: the class token as a Q-Former reads it, patch tokens where a LLaVA reads them."""
+ALIGNED = replace(SPEAKING, patches=PatchOptions(kind="per_token"), spread=SpreadOptions())
+"""For a sensor that looks at a thing as its picture does, patch by patch."""
+TOKENS = {**dict.fromkeys(LENSES, SPEAKING), "depth": ALIGNED}
 TEMPLATES = {"shape": ["a {}", "a photo of a {}", "this is a {}"], "material": ["something made of {}", "this is made of {}"]}
 ABLATED = "depth"
 """The sensor on which the method is taken apart."""
 ABLATIONS: dict[str, str] = {
-    "shipped": "as shipped: new patches, the ViT's first two blocks as the lens, the rest frozen, picture and text anchors",
+    "shipped": "as shipped: patches that begin as the picture's, the ViT's first block as the lens, the rest frozen, picture and "
+    "text anchors",
+    "new-patches": "patches that begin at random",
     "scratch": "all of the ViT trained, from random weights",
     "text-anchors": "text anchors only",
     "image-anchors": "picture anchors only",
-    "no-lens": "new patches only; all of the ViT frozen",
+    "no-lens": "patches only; all of the ViT frozen",
     "perceiver": "a perceiver as the lens; all of the ViT frozen",
     "self-attention": "two new blocks as the lens; all of the ViT frozen",
 }
@@ -129,14 +135,17 @@ def lens_recipe(
     cache: str | None = None,
     batch_size: int = 128,
     precision: Literal["bf16", "fp32"] = "bf16",
+    tokens: bool = True,
+    num_workers: int = 0,
 ) -> Recipe:
-    """The recipe of one sensor's lens in front of a ViT of `width` channels."""
+    """The recipe of one sensor's lens in front of a ViT of `width` channels; `tokens`: with the terms on its tokens."""
     label = LABELS[sensor]
     return Recipe(
         name=f"toybox-{sensor}",
         model=replace(LENSES[sensor], token_width=width),
         anchors=AnchorOptions(modalities=["image", "text"], cache_folder=cache, batch_size=250),
-        data=DataOptions(augment=sensor in AUGMENTED),
+        data=DataOptions(augment=sensor in AUGMENTED, num_workers=num_workers),
+        tokens=TOKENS[sensor] if tokens else TokenOptions(),
         evaluation=EvaluationOptions(templates=TEMPLATES[label], every_epochs=1, batch_size=128),
         loss=LossOptions(ignore_duplicates=True, initial_scale=15.0),
         optimizer=OptimizerOptions(lr=1e-3, weight_decay=0.05, clip_norm=1.0),
@@ -150,32 +159,14 @@ def lens_recipe(
     )
 
 
-def token_recipe(base: Recipe, *, objects: int, output: str) -> Recipe:
-    """Further steps of a lens like that of `base`, on so many objects, with terms on its tokens; it begins at the anchors' own
-    encoder.
-    """
-    steps = TOKEN_STEPS[base.model.modality]
-    aligned = base.model.modality == "depth"
-    return replace(
-        base,
-        name=f"{base.name}-tokens",
-        model=replace(base.model, start="anchors"),
-        data=replace(base.data, augment=base.data.augment and not aligned),
-        tokens=ALIGNED if aligned else SPEAKING,
-        loss=replace(base.loss, initial_scale=None),
-        optimizer=replace(base.optimizer, lr=5e-4),
-        schedule=replace(base.schedule, warmup_steps=5, epochs=-(-steps // max(1, objects // base.batch_size)), max_steps=steps),
-        output=output,
-    )
-
-
 def ablation_recipe(name: str, base: Recipe, *, epochs: int, output: str) -> Recipe:
-    """`base` for so many epochs, with the one thing changed that the ablation is about."""
+    """`base` for so many epochs, by the embedding alone, with the one thing changed that the ablation is about."""
     model, anchors = base.model, base.anchors
     frozen = {"trains": Trainable()}
     changes: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "shipped": ({}, anchors.modalities),
-        "scratch": ({"vit_weights": "random", "trains": Trainable(everything=True)}, anchors.modalities),
+        "new-patches": ({"patches": "new"}, anchors.modalities),
+        "scratch": ({"vit_weights": "random", "trains": Trainable(everything=True), "patches": "new"}, anchors.modalities),
         "text-anchors": ({}, ["text"]),
         "image-anchors": ({}, ["image"]),
         "no-lens": ({**frozen, "lens": {"kind": "identity"}}, anchors.modalities),
@@ -186,6 +177,7 @@ def ablation_recipe(name: str, base: Recipe, *, epochs: int, output: str) -> Rec
     return replace(
         base,
         name=f"{base.name}-{name}",
+        tokens=TokenOptions(),
         model=replace(model, **changed),
         anchors=replace(anchors, modalities=list(modalities)),
         schedule=replace(base.schedule, epochs=epochs),

@@ -138,6 +138,7 @@ class DrawingTask(PictureTask[Any]):
         return self.pipe.unet.cpu().eval().requires_grad_(False)
 
 
+@torch.no_grad()
 def noised(pipe: Any, embedding: Tensor, chance: torch.Generator) -> Tensor:
     """An embedding [E], noised by an amount of its own, with that amount beside it [2E]; the pipeline noises all alike."""
     from diffusers.models.embeddings import get_timestep_embedding

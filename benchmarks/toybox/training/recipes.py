@@ -9,7 +9,7 @@ from typing import Literal
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results
 from vitlens.benchmarks.toybox.training.clip import ClipRecipe
 from vitlens.benchmarks.toybox.training.host import HostKind, HostRecipe
-from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, TOKEN_STEPS
+from vitlens.benchmarks.toybox.training.lenses import ABLATIONS, EPOCHS, LENSES, OBJECTS
 from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe
 from vitlens.checks import known, one_of, whole
@@ -23,15 +23,17 @@ class ToyboxRecipe:
 
     clip: ClipRecipe = field(default_factory=ClipRecipe)
     sensors: tuple[str, ...] = tuple(LENSES)
-    objects: int = 12_000
-    """Training objects that the lenses look at: the first of those that the CLIP saw."""
+    objects: int | None = None
+    """Training objects that the lenses look at, the first of those that the CLIP saw; none: each sensor's own (`OBJECTS`), as far
+    as the CLIP saw so many.
+    """
     epochs: int | None = None
     """Of every lens; none: each sensor's own (`EPOCHS`)."""
     batch_size: int = 128
-    tokens: bool = False
-    """Whether every lens goes on with terms on its tokens, for hosts that read those."""
+    tokens: bool = True
+    """Whether lenses are trained with terms on their tokens, for hosts that read those."""
     start: str | None = None
-    """A Toybox model, zoo name or folder: its CLIP and lenses are taken, and the lenses go on with terms on their tokens."""
+    """A Toybox model, zoo name or folder: its CLIP is taken, and so are the lenses that are not trained."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic of the lenses' trainings: a CPU without bfloat16 takes ten times as long in it."""
     ablations: tuple[str, ...] = tuple(ABLATIONS)
@@ -42,19 +44,21 @@ class ToyboxRecipe:
     def __post_init__(self) -> None:
         known("toybox: unknown sensors", self.sensors, LENSES)
         known("toybox: unknown ablations", self.ablations, ABLATIONS)
-        whole("toybox: objects", self.objects, least=1, most=self.clip.objects)
+        whole("toybox: objects", 1 if self.objects is None else self.objects, least=1, most=self.clip.objects)
         whole("toybox: epochs", 1 if self.epochs is None else self.epochs, least=1)
         whole("toybox: ablation_epochs", self.ablation_epochs, least=1)
         whole("toybox: batch_size", self.batch_size, least=2)
         one_of("toybox: precision", self.precision, ("bf16", "fp32"))
-        if self.start is not None and not self.tokens:
-            raise OptionError(f"toybox: of {self.start} only the terms on tokens go on: ask for them, too (--tokens)")
         if self.start is not None and self.ablations:
             raise OptionError(f"toybox: ablations begin at a new CLIP, not at {self.start}: leave them out (--no-ablations)")
 
     def lens_epochs(self, sensor: str) -> int:
         """Epochs of one sensor's lens."""
         return self.epochs or EPOCHS[sensor]
+
+    def lens_objects(self, sensor: str) -> int:
+        """Training objects of one sensor's lens."""
+        return self.objects or min(OBJECTS[sensor], self.clip.objects)
 
 
 @dataclass
@@ -73,10 +77,12 @@ def stages(recipe: ToyboxRecipe) -> Sequence[str]:
     pictures = clip.objects + clip.clip_only
     new = recipe.start is None
     found = [f"draw {pictures} pictures; train the CLIP on them for {clip.epochs} epochs"] if new else [f"load {recipe.start}"]
-    for sensor in recipe.sensors:
-        parts = [f"train its lens for {recipe.lens_epochs(sensor)} epochs"] if new else []
-        parts += [f"{TOKEN_STEPS[sensor]} steps with terms on its tokens"] if recipe.tokens else []
-        found.append(f"draw {recipe.objects} objects as {sensor} sees them; {', then '.join(parts)}")
+    terms = ", with terms on its tokens" if recipe.tokens else ""
+    found += [
+        f"draw {recipe.lens_objects(sensor)} objects as {sensor} sees them; train its lens for {recipe.lens_epochs(sensor)} "
+        f"epochs{terms}"
+        for sensor in recipe.sensors
+    ]
     found += [f"ablation, {recipe.ablation_epochs} epochs: {ABLATIONS[name]}" for name in recipe.ablations]
     return [*found, f"measure on {', '.join(f'{n} {split}' for split, n in HELD_OUT.items())}"]
 

@@ -20,7 +20,7 @@ from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT, Results, evaluate
 from vitlens.benchmarks.toybox.sensors.drawn import Rows, draw
 from vitlens.benchmarks.toybox.training.card import write_card
 from vitlens.benchmarks.toybox.training.clip import train_clip
-from vitlens.benchmarks.toybox.training.lenses import ABLATED, LENSES, ablation_recipe, lens_recipe, token_recipe
+from vitlens.benchmarks.toybox.training.lenses import ABLATED, LENSES, ablation_recipe, lens_recipe
 from vitlens.benchmarks.toybox.training.recipes import ToyboxRecipe, Trained
 from vitlens.benchmarks.toybox.world.objects import World
 from vitlens.disk import atomic
@@ -83,12 +83,7 @@ class _Run:
 
     def lens(self, clip: ViTLens, sensor: str) -> ViTLens:
         """One sensor's encoder beside its anchors."""
-        recipe, start = self._recipe(sensor), self.recipe.start
-        found = self._trained(clip, recipe) if start is None else load(start, modalities=["image", sensor, "text"], device="cpu")
-        if not self.recipe.tokens:
-            return found
-        output = str(self.home / "lenses" / f"{sensor}-tokens")
-        return self._trained(found, token_recipe(recipe, objects=self.recipe.objects, output=output))
+        return self._trained(clip, self._recipe(sensor))
 
     def ablation(self, clip: ViTLens, name: str) -> Results:
         """The table of one ablation, measured on its sensor alone."""
@@ -131,14 +126,17 @@ class _Run:
             cache=str(self.home / "anchors"),
             batch_size=recipe.batch_size,
             precision=recipe.precision,
+            tokens=recipe.tokens,
+            num_workers=self.workers,
         )
 
     def _trained(self, clip: ViTLens, recipe: Recipe) -> ViTLens:
         sensor = recipe.model.modality
+        count = self.recipe.lens_objects(sensor)
 
         def train() -> None:
-            remark(f"{recipe.name}: {self.recipe.objects} objects, {recipe.schedule.epochs} epochs")
-            train = draw(self.home / "drawn", self.world, "train", self.recipe.objects, ["image", sensor], workers=self.workers)
+            remark(f"{recipe.name}: {count} objects, {recipe.schedule.epochs} epochs")
+            train = draw(self.home / "drawn", self.world, "train", count, ["image", sensor], workers=self.workers)
             held = draw(self.home / "drawn", self.world, "validation", VALIDATION, ["image", sensor], workers=self.workers)
             rows = Rows(train, sensor), Rows(held, sensor)
             Trainer(LensTask(recipe, model=clip, train=rows[0], evaluation=rows[1])).run()
