@@ -181,15 +181,29 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> object:
     return draw(tmp_path_factory.mktemp("drawn"), World(), "test", 28, list(SENSORS))
 
 
+TOLD = (
+    ("image", "shape"),
+    ("point_cloud", "shape"),
+    ("depth", "shape"),
+    ("tactile", "material"),
+    ("audio", "material"),
+)
+"""What pictures, and the lenses of these sensors, tell nearly as well as anything; chance is 3 % and 12.5 %."""
+
+
 def test_the_shipped_host_describes_what_it_never_saw(model: ViTLens, drawn: object) -> None:
-    """Chance is 3 % for shapes and 12.5 % for materials; the bounds are far below the card's numbers for 560 objects."""
-    host = talking_host(model)
-    found = {(row.sensors, row.label): row.right for row in describe_split(host, drawn, "test", look="class_token")}  # type: ignore[arg-type]
-    assert found["image", "shape"] > 0.75
-    assert found["point_cloud", "shape"] > 0.7
-    assert found["depth", "shape"] > 0.7
-    assert found["tactile", "material"] > 0.5
-    assert found["audio", "material"] > 0.5
+    found = {(row.sensors, row.label): row.right for row in describe_split(talking_host(model), drawn, "test", look="all")}  # type: ignore[arg-type]
+    for sensor, label in TOLD:
+        assert found[sensor, label] > 0.75, sensor
+    assert found["eeg", "shape"] > 0.4
+
+
+def test_the_shipped_llava_describes_what_it_never_saw(model: ViTLens, drawn: object) -> None:
+    host, question = talking_llava(model), QUESTIONS["everything"][0][0]
+    for sensor, label in TOLD:
+        answers = ask(host, question, {sensor: drawn.column(sensor)})  # type: ignore[attr-defined]
+        right = [naming_right(text, thing, label) for text, thing in zip(answers, drawn.things, strict=True)]  # type: ignore[attr-defined]
+        assert np.mean(right) > 0.55, sensor
 
 
 def test_the_hosts_image_path_is_transformers_own(model: ViTLens, drawn: object) -> None:
@@ -209,7 +223,7 @@ def test_the_hosts_image_path_is_transformers_own(model: ViTLens, drawn: object)
 
 
 def test_where_the_host_looks_is_told(drawn: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of pictures it looks at the class token; a lens whose class state is no picture's is looked past (docs/tokens.md)."""
+    """It looks at the class token of a depth map as it does at a picture's (docs/tokens.md)."""
     monkeypatch.setattr(sensors_drawn, "draw", lambda *_, **__: drawn)
     done = CliRunner().invoke(
         app, ["toybox", "attention", "-o", str(tmp_path / "seen.png"), "-n", "28", "--folder", str(tmp_path)]
@@ -223,8 +237,7 @@ def test_where_the_host_looks_is_told(drawn: object, tmp_path: Path, monkeypatch
         for line in done.output.splitlines()
         if line.split()[:1] in (["image"], ["depth"])
     }
-    assert found["image"] > 60
-    assert found["depth"] < 20
+    assert found["image"] > 20 and found["depth"] == pytest.approx(found["image"], abs=15)
     wrong = CliRunner().invoke(app, ["toybox", "attention", "-o", str(tmp_path / "seen.bmp")])
     assert wrong.exit_code == 2 and "the type must be" in " ".join(wrong.output.split())
 

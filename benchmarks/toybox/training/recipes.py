@@ -19,7 +19,7 @@ from vitlens.model import ViTLens
 
 @dataclass(frozen=True)
 class ToyboxRecipe:
-    """Numbers of the whole training: about two hours on two cores."""
+    """Numbers of the whole training."""
 
     clip: ClipRecipe = field(default_factory=ClipRecipe)
     sensors: tuple[str, ...] = tuple(LENSES)
