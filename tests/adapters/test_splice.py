@@ -104,9 +104,9 @@ def test_streams_share_one_pass(model: ViTLens, tower: HostTower) -> None:
 
 
 def test_a_lens_with_blocks_of_its_own_cannot_share_a_pass(model: ViTLens, tower: HostTower) -> None:
-    depth = LensStream.from_model(model, "depth")
-    [tokens] = depth(depth.read(examples(model, "depth")))
-    with pytest.raises(HostError, match=r"depth of vitlens-toybox brings its own first 2 blocks.*\"qformer\" or \"llm\""):
+    touch = LensStream.from_model(model, "tactile")
+    [tokens] = touch(touch.read(examples(model, "tactile")))
+    with pytest.raises(HostError, match=r"tactile of vitlens-toybox brings its own first 2 blocks.*\"qformer\" or \"llm\""):
         tower.hidden_together([tokens])
     with pytest.raises(HostError, match="behind block 1"):
         tower.hidden(tokens, blocks=1)
@@ -117,8 +117,8 @@ def test_another_vit_is_refused_by_name_unless_asked_for(model: ViTLens) -> None
     with torch.no_grad():
         other.encoder.layers[4].mlp.fc1.weight.mul_(0).add_(torch.randn(768, 192) * 0.1)
     tower = HostTower(lambda: other, name="toy BLIP")
-    stream = LensStream.from_model(model, "depth")
-    with pytest.raises(HostError, match=r"depth of vitlens-toybox.*another ViT than that of toy BLIP: blocks.4 differ"):
+    stream = LensStream.from_model(model, "tactile")
+    with pytest.raises(HostError, match=r"tactile of vitlens-toybox.*another ViT than that of toy BLIP: blocks.4 differ"):
         tower.check(stream)
     tower.check(stream, allow_other_vit=True)
     with torch.no_grad():  # what the lens brings itself may differ

@@ -118,9 +118,3 @@ def test_positions_of_another_width_are_refused() -> None:
 def test_frozen_stays_frozen() -> None:
     vit = loaded(state_with(95, 95), spec_with(95)).encoders[SENSOR].vit
     assert not any(parameter.requires_grad for parameter in vit.parameters())
-
-
-def test_the_toybox_brings_the_positions_that_its_audio_lens_was_trained_with() -> None:
-    model = vitlens.load("vitlens-toybox", device="cpu")
-    counted = {name: encoder.vit.own_positions for name, encoder in model.encoders.items()}  # type: ignore[union-attr]
-    assert counted == {name: 96 if name == "audio" else None for name in counted}
