@@ -273,7 +273,8 @@ def _place(vit: FrozenViT) -> tuple[torch.device, torch.dtype]:
 def _in_words(trains: Trainable, skipped: int, positions: int | None) -> str:
     own = [name for name in ("class_token", "positions", "norm_pre") if getattr(trains, name)]
     own += [f"positions for its {positions} tokens"] if positions and not trains.positions else []
-    own += [f"its own first {trains.first_blocks} blocks"] if trains.first_blocks else []
+    count = trains.first_blocks
+    own += ["its own first block" if count == 1 else f"its own first {count} blocks"] if count else []
     own += [f"no tokens for the first {skipped} blocks"] if skipped else []
     return " and ".join([", ".join(own[:-1]), own[-1]] if own[1:] else own)
 
