@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +127,17 @@ def _token_stage(recipe: ToyboxRecipe) -> str:
 
 
 def _objects(recipe: ToyboxRecipe) -> str:
-    counts = {recipe.lens_objects(sensor) for sensor in recipe.sensors}
+    return _span([recipe.lens_objects(sensor) for sensor in recipe.sensors])
+
+
+def _span(counts: Sequence[int]) -> str:
+    """From the smallest to the largest; one number where all are equal."""
     return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
 def _first_stages(recipe: ToyboxRecipe) -> str:
     clip = recipe.clip
-    epochs = " to ".join(str(n) for n in sorted({f([recipe.lens_epochs(s) for s in recipe.sensors]) for f in (min, max)}))
+    epochs = _span([recipe.lens_epochs(sensor) for sensor in recipe.sensors])
     lenses = (
         "- Then a ModEmbed and lens for each sensor in front of its frozen ViT (`benchmarks/toybox/training/lenses.py`), "
         f"{epochs} epochs on {_objects(recipe)} of the same objects, {recipe.batch_size} a batch, {recipe.precision}, against "
