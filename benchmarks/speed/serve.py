@@ -89,12 +89,12 @@ def family(process: int) -> list[int]:
 
 
 def memory(process: int) -> float:
-    """Megabytes that a process and all below it hold."""
-    page = os.sysconf("SC_PAGE_SIZE")
+    """Megabytes that a process and all below it hold; pages that several share are counted once (Linux)."""
     total = 0
     for one in family(process):
         with suppress(OSError):
-            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * page
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
     return total / 1e6
 
 
@@ -180,16 +180,24 @@ def crowd(name: str, modality: str, count: int) -> Table:
         [path] = example_files(Path(folder), [modality], 1)[modality]
         content = path.read_bytes()
 
+        kinds: Counter[str] = Counter()
+
+        async def one(http: httpx.AsyncClient) -> None:
+            reply = await http.post("/v1/embeddings", files={modality: (path.name, content)})
+            while reply.status_code == 429:
+                kinds["429, sent again when Retry-After was over"] += 1
+                await asyncio.sleep(int(reply.headers["retry-after"]))
+                reply = await http.post("/v1/embeddings", files={modality: (path.name, content)})
+            kinds[str(reply.status_code)] += 1
+
         async def ask() -> list[Any]:
             limits = httpx.Limits(max_connections=None)
             async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as http:
-                sent = (http.post("/v1/embeddings", files={modality: (path.name, content)}) for _ in range(count))
-                return list(await asyncio.gather(*sent, return_exceptions=True))
+                return list(await asyncio.gather(*(one(http) for _ in range(count)), return_exceptions=True))
 
         begun = time.monotonic()
-        replies = asyncio.run(ask())
+        kinds.update(type(error).__name__ for error in asyncio.run(ask()) if error is not None)
         seconds = time.monotonic() - begun
-    kinds = Counter(str(r.status_code) if isinstance(r, httpx.Response) else type(r).__name__ for r in replies)
     rows = [[kind, str(number)] for kind, number in sorted(kinds.items())]
     return Table(
         ("answer", "requests"),

@@ -5,7 +5,6 @@ All forms of request meet the same gate, so that one over the limit gets the sam
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import math
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -188,8 +188,9 @@ class Upload:
         allowed = self._limits.upload_seconds + self._visit.received / SLOWEST
         left = allowed - (time.monotonic() - self._visit.started)
         try:
-            message = await asyncio.wait_for(self._receive(), min(max(left, 0.001), self._limits.upload_seconds))
-        except asyncio.TimeoutError as error:
+            with anyio.fail_after(min(max(left, 0.001), self._limits.upload_seconds)):
+                message = await self._receive()
+        except TimeoutError as error:
             self._complete = True  # nothing more is waited for
             said = f"the request's body came too slowly ({OPTIONS['upload_seconds']} {self._limits.upload_seconds:g})"
             raise Refusal(408, said, code="too_slow", headers={"Connection": "close"}) from error

@@ -17,6 +17,8 @@ from vitlens.serve.service import Service
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx 5, aiohttp 15), or requests meet one that closes."""
 
 
 class Hasty(H11Protocol):
@@ -87,7 +89,14 @@ def run(service: Service, listener: socket.socket, *, log_level: str = "info") -
     log_as_json(log_level)
     protocol = type("HastyWithin", (Hasty,), {"head_seconds": service.limits.upload_seconds})
     config = uvicorn.Config(
-        create_app(service), log_config=None, access_log=False, http=protocol, lifespan="on", server_header=False, backlog=BACKLOG
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        http=protocol,
+        lifespan="on",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
     )
     server = uvicorn.Server(config)
 
