@@ -16,6 +16,10 @@ for _variable, _folder in _HOMES.items():
     (_SCRATCH / _folder).mkdir(parents=True, exist_ok=True)
     os.environ[_variable] = str(_SCRATCH / _folder)
 
+# Embeddings are kept by content: a folder that outlives the run would hide what is computed wrongly now.
+_CACHE = tempfile.TemporaryDirectory(prefix="vitlens-tests-cache-")
+os.environ["VITLENS_CACHE"] = _CACHE.name
+
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # HF_HUB_OFFLINE=0 with -m network
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
@@ -179,3 +180,15 @@ def build_encoder(spec: EncoderSpec, *, vit: ViT | None = None) -> LensEncoder:
         tower.adopt_patch_embedding(embed)
     lens = build_lens(spec.lens or modality.default_lens, input_width=width, vit=tower)
     return LensEncoder(embed=embed, lens=lens, vit=tower.freeze(but=spec.trains))
+
+
+@contextmanager
+def evaluating(tower: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: batch norm must neither learn from what is encoded nor depend on the batch."""
+    modes = [(module, module.training) for module in tower.modules() if module.training]
+    tower.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,7 +22,7 @@ from vitlens.batches import Workers, batches, distinct_views, halving, same_shap
 from vitlens.checkpoint import fill_model, formula_state, save_native
 from vitlens.devices import chosen_device
 from vitlens.display.progress import ProgressBar
-from vitlens.encoder import LensEncoder, build_encoder
+from vitlens.encoder import LensEncoder, build_encoder, evaluating
 from vitlens.errors import InputError, ModalityError, OptionError, SpaceError, VitlensError
 from vitlens.hub import upload
 from vitlens.hub_card import MARK, readme
@@ -33,7 +34,7 @@ from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_text_tower
 from vitlens.words import check_labels, unknown_words
-from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, class_vectors, classify_embeddings
+from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, LatelyAsked, class_vectors, classify_embeddings
 from vitlens.zoo import Pretrained, find_pretrained
 
 
@@ -59,6 +60,7 @@ class ViTLens(nn.Module):
         self.space = spec.space
         self.logit_scale = spec.logit_scale
         self._probes: dict[tuple[str, str], Probe] = {}
+        self._classes = LatelyAsked()
         self.encoders = nn.ModuleDict(encoders)
         self.text = text
         self._modalities = {name: spec.modality(name) for name in spec.modalities}
@@ -305,7 +307,7 @@ class ViTLens(nn.Module):
             if batch.errors:
                 raise next(iter(batch.errors.values()))
             for places in same_shape(batch.items):
-                with torch.inference_mode(), _evaluating(encoder):
+                with torch.inference_mode(), evaluating(encoder):
                     out = encoder.tokens(torch.stack([batch.items[i] for i in places]).to(self.device)).float().cpu()
                 rows |= {batch.positions[i]: row for i, row in zip(places, out, strict=True)}
         return torch.stack([rows[i] for i in range(len(items))]) if rows else torch.empty(0, 0, encoder.vit.width)
@@ -326,7 +328,7 @@ class ViTLens(nn.Module):
         tower = self.tower(modality)
         views = getattr(getattr(tower, "embed", None), "input_ndim", None)
         items = [distinct_views(x, views) for x in batch]
-        with torch.inference_mode(), _evaluating(tower), context:
+        with torch.inference_mode(), evaluating(tower), context:
             for places in same_shape(items):
                 out[places] = halving(lambda x: tower(x.to(device)).float().cpu(), torch.stack([items[i] for i in places]))
         return out
@@ -339,7 +341,7 @@ class ViTLens(nn.Module):
         if key not in self._probes:
             sensor, tower = self.modality(modality), self.tower(modality)
             x = torch.stack([sensor.transform(sensor.example(seed)) for seed in range(2)])
-            with _evaluating(tower):
+            with evaluating(tower):
                 self._probes[key] = probe(tower, x, self.device)
         return self._probes[key]
 
@@ -370,21 +372,30 @@ class ViTLens(nn.Module):
         return vectors
 
     def class_vectors(
-        self, labels: Sequence[str], *, templates: Sequence[str] = DEFAULT_TEMPLATES, batch_size: int = 256
+        self,
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        batch_size: int = 256,
+        embed: Callable[[list[str]], Tensor] | None = None,
     ) -> Tensor:
         """One vector per class [c, E], normalised: the mean of its prompts, one for each template.
+
+        Those that were asked for lately are kept. `embed` gives the prompts' embeddings [n, E] in the place of the text tower
+        (`store.prompts.stored_prompts` looks on disk).
 
         Raises:
             ModalityError: the model has no text tower.
             OptionError: labels or templates that cannot be used; labels that are the same to the text tower.
         """
 
-        def embed(prompts: list[str]) -> Tensor:
+        def checked(prompts: list[str]) -> Tensor:
             lines = len(prompts) // len(labels)
             check_labels(self.modality("text"), {name: prompts[i * lines :][:lines] for i, name in enumerate(labels)})
-            return self.encode({"text": prompts}, batch_size=batch_size)["text"]
+            return embed(prompts) if embed else self.encode({"text": prompts}, batch_size=batch_size)["text"]
 
-        return class_vectors(embed, labels, templates)
+        make = partial(class_vectors, checked, labels, templates)
+        return self._classes.get(self.tower("text"), (tuple(labels), tuple(templates)), make)
 
     def classify(
         self,
@@ -430,18 +441,6 @@ class ViTLens(nn.Module):
             raise OptionError("compose: the weighted embeddings cancel out, or hold values that are not finite")
         total = F.normalize(total, dim=-1)
         return total[0] if flat else total
-
-
-@contextmanager
-def _evaluating(tower: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: batch norm must neither learn from what is encoded nor depend on the batch."""
-    modes = [(module, module.training) for module in tower.modules() if module.training]
-    tower.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 load = ViTLens.from_pretrained

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitlens.errors import OptionError
 
@@ -58,6 +59,25 @@ def class_vectors(
         raise OptionError("labels: class names must be different, non-empty strings")
     prompts = [prompt for label in labels for prompt in fill_templates(label, templates)]
     return F.normalize(embed(prompts).unflatten(0, (len(labels), -1)).mean(dim=1), dim=-1)
+
+
+class LatelyAsked:
+    """Class vectors that were asked for lately: a loop that classifies one item after the other embeds its prompts once."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._found: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, tower: nn.Module, asked: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gave for `asked` when the tower's weights were what they are; else what it gives now. A copy."""
+        weights = tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in tower.parameters())
+        key = (asked, weights)
+        if key not in self._found:
+            self._found[key] = make()
+        self._found.move_to_end(key)
+        while len(self._found) > self._most:
+            self._found.popitem(last=False)
+        return self._found[key].clone()
 
 
 def classify_embeddings(embeddings: Tensor, labels: Sequence[str], vectors: Tensor, *, logit_scale: float) -> Classification:

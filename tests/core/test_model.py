@@ -202,6 +202,27 @@ def test_classification_follows_the_published_protocol(model: ViTLens) -> None:
     assert best[0][0][0] == labels[int(result.scores[0].argmax())]
 
 
+def test_prompts_are_embedded_once_and_anew_when_weights_change(model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda given, **options: asked.append(len(given["text"])) or encode(given, **options))
+    labels = ["fish", "bird"]
+    first = model.class_vectors(labels)
+    expected = first.clone()
+    first.zero_()
+    assert torch.equal(model.class_vectors(labels), expected) and asked == [6]
+    model.class_vectors(labels, templates=["a {}"])
+    assert asked == [6, 2]
+    weight = next(model.tower("text").parameters())
+    with torch.no_grad():
+        weight.mul_(1.5)
+    try:
+        assert not torch.allclose(model.class_vectors(labels), expected) and asked == [6, 2, 6]
+    finally:
+        with torch.no_grad():
+            weight.div_(1.5)
+
+
 @pytest.mark.parametrize(
     ("labels", "templates", "named"),
     [([], ["{}"], "labels"), (["a", "a"], ["{}"], "different"), (["a"], ["no braces"], "no braces"), (["a"], [], "template")],

@@ -51,6 +51,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="Labels shown per input.")] = 5,
     read_option: ReadOption = None,
     sound: SoundOption = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of prompts (default: in the user's cache).")] = None,
     batch_size: BatchOption = 32,
     num_workers: ReadersOption = "auto",
     device: DeviceOption = None,
@@ -82,6 +83,7 @@ def classify(
         num_workers=num_workers,
         read_options=options,
         sound=sound,
+        cache=cache,
     )
     if as_json:
         say_json({"model": model, "labels": names, "results": rows, "errors": [failure.to_dict() for failure in failures]})
@@ -103,15 +105,18 @@ def classify_inputs(
     num_workers: Workers = "auto",
     read_options: Mapping[str, Mapping[str, Any]] | None = None,
     sound: float | None = None,
+    cache: Path | None = None,
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """The `top` best labels of every input, in input order, and the inputs that could not be read.
 
     Raises:
         OptionError: labels or templates that cannot be used.
     """
+    from vitlens.store.prompts import stored_prompts
     from vitlens.zeroshot import DEFAULT_TEMPLATES, classify_embeddings
 
-    vectors = model.class_vectors(labels, templates=tuple(templates) or DEFAULT_TEMPLATES)
+    prompts = stored_prompts(model, cache)
+    vectors = model.class_vectors(labels, templates=tuple(templates) or DEFAULT_TEMPLATES, embed=prompts)
     found: dict[int, dict[str, Any]] = {}
     failures = list(inputs.failures)
     for modality, items in inputs.by_modality().items():

@@ -18,7 +18,7 @@ from vitlens.serve.service import Service
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 BACKLOG = 2048
 KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx 5, aiohttp 15), or requests meet one that closes."""
+"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx 5, aiohttp 15), who would meet its end."""
 
 
 class Hasty(H11Protocol):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class Parts:
                 part.write_text(text + "\n", encoding="utf-8")
         self.bad: dict[bytes, InputError] = {}
         """Digests of items that could not be read, and why."""
-        self._opened: set[str] = set()
+        self._opened: list[str] = []
         self._maps: list[np.ndarray] = []
         self._digests: list[np.ndarray] = [np.empty((0, DIGEST), np.uint8)]
         self.reload()
@@ -66,7 +68,7 @@ class Parts:
         except (OSError, ValueError, KeyError, TypeError):
             return
         if digests.shape == (len(vectors), DIGEST) and vectors.shape == (len(vectors), self.dim):
-            self._opened.add(file.name)
+            self._opened.append(file.name)
             self._digests.append(digests)
             self._maps.append(vectors)
             self.bad |= bad
@@ -82,10 +84,20 @@ class Parts:
         place = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[place] == keys, self._rows[place], -1).astype(np.int64)
 
+    def touch(self, rows: np.ndarray) -> None:
+        """Mark the files of rows [n] as used now."""
+        for segment in np.unique(self._segments(rows)):
+            with suppress(FileNotFoundError):  # it made room meanwhile
+                os.utime(self.path / self._opened[segment])
+
+    def _segments(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [n] -> which file each is in."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Rows [n] -> embeddings float32 [n, E]."""
         out = np.empty((len(rows), self.dim), np.float32)
-        segments = np.searchsorted(self._starts, rows, side="right") - 1
+        segments = self._segments(rows)
         for segment in np.unique(segments):
             chosen = segments == segment
             out[chosen] = self._maps[segment][rows[chosen] - self._starts[segment]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,6 +172,19 @@ class EmbeddingStore:
         rows = parts.rows(found.digests)
         rows[list(errors)] = -1
         return Embedded(parts, rows, errors)
+
+    def trim(self, most: int) -> None:
+        """Remove the parts that were not used for longest, until `most` bytes of them are left: for a store of its own."""
+        parts = []
+        for file in self.folder.glob("*/*.safetensors"):
+            with suppress(FileNotFoundError):  # another process trims, too
+                parts.append((file.stat().st_mtime_ns, file.stat().st_size, file))
+        left = sum(size for _, size, _ in parts)
+        for _, size, file in sorted(parts):
+            if left <= most:
+                break
+            file.unlink(missing_ok=True)
+            left -= size
 
     def _compute(
         self,
