@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 
 import vitlens
+from tests.local_ray import LINUX, kill_one, local_ray
 from vitlens.errors import ModelError
 from vitlens.store.bulk.job import BulkJob, Local
 from vitlens.store.bulk.ray_pool import RayPool
@@ -20,26 +19,15 @@ from vitlens.store.job import Settings
 from vitlens.store.listing import Listing
 from vitlens.store.places import Folder
 
-ray = pytest.importorskip("ray")
 NAME = "vitlens-tiny-random"
-pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds Ray's processes in /proc: run it on Linux")
+pytestmark = pytest.mark.skipif(not LINUX, reason="finds Ray's processes in /proc: run it on Linux")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, once for all tests."""
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    for attempt in range(3):  # a machine that is very busy may be too slow for it
-        try:
-            ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=100 << 20, log_to_driver=False)
-        except Exception:
-            ray.shutdown()
-            if attempt == 2:
-                pytest.skip("Ray did not start in 30 s, three times: run it when the machine is less busy")
-        else:
-            break
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +42,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(pictures: Path, out: Path, model: str = NAME) -> BulkJob:
     return BulkJob(Listing([str(pictures)], modalities=["image"]), Folder(out), model, Settings(batch_size=2), part_items=4)
-
-
-def kill_one(title: str, done: threading.Event) -> None:
-    """Kill the first process that calls itself so."""
-    while not done.wait(0.002):
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(title.encode()):
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    done.set()
-            except OSError:
-                continue
 
 
 @pytest.mark.parametrize("title", ["ray::Worker.ready", "ray::Worker.make"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +42,8 @@ def find(database: Database, storage: Storage, cones: Cones, query: Query, wante
     """
     chosen = [name for name in cones if not wanted.modalities or name in wanted.modalities]
     groups: list[list[str]] = [[name] for name in chosen] if wanted.centre else [chosen]
-    found: list[tuple[float, float, dict[str, Any]]] = []
-    for names in groups if chosen else ():
+
+    def among(names: list[str]) -> list[tuple[float, float, dict[str, Any]]]:
         asked = query.centred if wanted.centre else query.plain
         only = None if len(names) == len(cones) else f"modality IN {quoted(names)}"
         rows = candidates(database, storage, asked, both(only, wanted.where), wanted, own)
@@ -51,7 +52,12 @@ def find(database: Database, storage: Storage, cones: Cones, query: Query, wante
         scores = unit(vectors - cones[names[0]].mean) @ query.centred if wanted.centre else plain
         best = np.argsort(-scores, kind="stable")[: wanted.k]
         table = rows.select(_columns(own)).take(best).to_pylist()
-        found += [(float(scores[at]), float(plain[at]), row) for at, row in zip(best, table, strict=True)]
+        return [(float(scores[at]), float(plain[at]), row) for at, row in zip(best, table, strict=True)]
+
+    if not chosen:
+        return []
+    with ThreadPoolExecutor(len(groups)) as threads:  # the database computes outside Python
+        found = [entry for entries in threads.map(among, groups) for entry in entries]
     found.sort(key=lambda entry: -entry[0])
     return [_hit(rank, *entry, own) for rank, entry in enumerate(found[: wanted.k], start=1)]
 
