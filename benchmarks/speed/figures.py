@@ -111,7 +111,7 @@ def attention_figures(scope: Scope) -> Iterator[Figure]:
 
     block = Block(width=1024, heads=16, mlp_width=4096).to(scope.device).requires_grad_(False)
     plain = Block(width=1024, heads=16, mlp_width=4096).to(scope.device)
-    plain.attn = _Plain(1024, 16, batch_first=True)  # type: ignore[assignment]
+    plain.attn = TorchAttention(1024, 16, batch_first=True)  # type: ignore[assignment]
     plain = plain.to(scope.device).requires_grad_(False)
     tokens = torch.randn(scope.batch, 257, 1024, device=scope.device)
 
@@ -131,7 +131,9 @@ def attention_figures(scope: Scope) -> Iterator[Figure]:
         )
 
 
-class _Plain(nn.MultiheadAttention):
+class TorchAttention(nn.MultiheadAttention):
+    """torch's attention as open_clip's blocks call it, in the place of ours."""
+
     def forward(self, query: Tensor, attn_mask: Tensor | None = None) -> tuple[Tensor, None]:  # type: ignore[override]
         return super().forward(query, query, query, need_weights=False, attn_mask=attn_mask)[0], None
 
