@@ -3,7 +3,7 @@
 python -m vitlens.benchmarks.speed.training [--recipe vitlens-l-depth] [--batch 4] [--micro 1] [--set KEY=VALUE]
 
 The reference runs the picture, the text and the sensor's tower in every step, with torch's own attention. Here: the same with
-our attention; the anchors from the disk; that in bf16 (where the machine computes it fast), in micro-batches (GradCache), and with
+our attention; the anchors from the disk; that in bf16 (where the machine is fast at it), in micro-batches (GradCache), and with
 what a block saved for its backward pass computed again. Weights are random, items are the modalities' own examples in memory, the
 precision is float32 where nothing else is said. Every variant is a process of its own, so that its peak memory is its own; on a
 GPU the peak is what torch allocated there, on a CPU the process' resident memory.
