@@ -19,13 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from vitlens.adapters.chat.llava_prompt import conversation
 from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.host import IMAGE, QUESTIONS, HostRecipe, answer, tokenizers
 from vitlens.benchmarks.toybox.training.host_networks import build_host, kind_of
-from vitlens.benchmarks.toybox.training.picture_task import PictureTask, flip, pick
+from vitlens.benchmarks.toybox.training.picture_task import PictureTask, collate_padded, flip, look, pick
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.errors import InputError
 from vitlens.model import ViTLens
@@ -171,15 +170,8 @@ class HostTask(PictureTask[Any]):
     def prepare(self, device: torch.device, report: Report) -> None:
         """The frozen ViT looks at every picture and at its mirror image once, on the device: float16 [2, n, tokens, D]."""
         self.network.to(device)
-        self.seen = torch.stack([self._seen(x, device) for x in (self.pictures, self.pictures.flip(2))])
-
-    @torch.no_grad()
-    def _seen(self, pictures: Tensor, device: torch.device) -> Tensor:
-        parts = []
-        for part in pictures.split(250):
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                parts.append(self.network.see(normalised(part).to(device)).half().cpu())
-        return torch.cat(parts)
+        both = (self.pictures, self.pictures.flip(2))
+        self.seen = torch.stack([look(x, normalised, self.network.see, device) for x in both])
 
     def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
         """A picture or its mirror image, a question about it, and the line of question and answer."""
@@ -196,12 +188,7 @@ class HostTask(PictureTask[Any]):
     @staticmethod
     def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
         """Questions and lines are padded to the longest of the batch."""
-        items = [item for item in loaded if isinstance(item, Example)]
-        for name in {"question", "line"} & set(items[0].inputs):
-            padded = pad_sequence([item.inputs[name] for item in items], batch_first=True)
-            for item, ids in zip(items, padded, strict=True):
-                item.inputs[name] = ids
-        return PictureTask.collate(items)
+        return collate_padded(loaded, "question", "line")
 
     def result(self) -> tuple[Any, Any, Any]:
         """Host and tokenizers."""

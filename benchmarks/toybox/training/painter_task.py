@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.painter import LATENT, PROMPT_WIDTH, PainterRecipe, build_autoencoder, build_pipeline
-from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, pick
+from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, look, pick
 from vitlens.devices import chosen_device
 from vitlens.disk import atomic
 from vitlens.model import ViTLens
@@ -160,26 +160,12 @@ def _prepared(file: Path, autoencoder: nn.Module, model: ViTLens, pictures: Tens
     if not file.is_file():
         both = (pictures, pictures.flip(2))
         device = chosen_device()
-        latents = torch.stack([_latents(autoencoder.to(device), x, device) for x in both])
+        compress: Any = autoencoder.to(device)
+        latents = torch.stack([look(x, _centred, lambda part: compress.encode(part).latent_dist.mean, device) for x in both])
         autoencoder.cpu()
-        embeddings = torch.stack([_embeddings(model, x) for x in both])
+        tower = model.tower("image")
+        embeddings = torch.stack([look(x, normalised, tower, model.device, torch.float32) for x in both])
         with atomic(file) as part:
             torch.save({"latents": latents, "embeddings": embeddings}, part)
     found = torch.load(file, weights_only=True)
     return found["latents"], found["embeddings"]
-
-
-@torch.inference_mode()
-def _latents(autoencoder: Any, pictures: Tensor, device: torch.device) -> Tensor:
-    """Small pictures of pictures, float16 [n, 4, 16, 16], made on the device."""
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        parts = [autoencoder.encode(_centred(part).to(device)).latent_dist.mean.half().cpu() for part in pictures.split(250)]
-    return torch.cat(parts).clone()
-
-
-@torch.inference_mode()
-def _embeddings(model: ViTLens, pictures: Tensor) -> Tensor:
-    """Image embeddings [n, E] as the tower gives them, not normalised."""
-    tower = model.tower("image")
-    with torch.autocast(model.device.type, dtype=torch.bfloat16):
-        return torch.cat([tower(normalised(part).to(model.device)).float().cpu() for part in pictures.split(250)]).clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from vitlens.train.examples import Example, Order, seed_of
+from vitlens.errors import InputError
+from vitlens.train.examples import Example, Order, TrainingBatch, seed_of
 from vitlens.train.gradcache import Named
 from vitlens.train.options import CheckpointOptions, LogOptions, OptimizerOptions, RunOptions, ScheduleOptions, plain
 from vitlens.train.task import Model, Task
@@ -62,6 +65,35 @@ class PictureTask(Task[Model]):
     def identity(self) -> dict[str, Any]:
         """Options, recipe, and how many pictures there are."""
         return {**super().identity(), "task": plain(self.recipe), "rows": len(self.order.usable)}
+
+
+@torch.no_grad()
+def look(
+    pictures: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    see: Callable[[Tensor], Tensor],
+    device: torch.device,
+    dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    """What `see` gives of prepared pictures uint8 [n, 64, 64, 3], some at once on the device; kept on the CPU as `dtype`.
+
+    It is computed in bf16 on a GPU; many CPUs are slow in it.
+    """
+    parts = []
+    for part in pictures.split(250):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            parts.append(see(prepare(part).to(device)).to("cpu", dtype))
+    return torch.cat(parts)
+
+
+def collate_padded(loaded: Sequence[Example | InputError], *names: str) -> TrainingBatch:
+    """Items as a batch; of the inputs `names` those that are there are padded with zeros to the longest."""
+    items = [item for item in loaded if isinstance(item, Example)]
+    for name in {*names} & set(items[0].inputs):
+        padded = pad_sequence([item.inputs[name] for item in items], batch_first=True)
+        for item, ids in zip(items, padded, strict=True):
+            item.inputs[name] = ids
+    return PictureTask.collate(items)
 
 
 def flip(chance: torch.Generator, share: float = 0.5) -> bool:

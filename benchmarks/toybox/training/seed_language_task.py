@@ -15,13 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from vitlens.adapters.seed.conversation import TEMPLATES
 from vitlens.adapters.seed.grammar import ImageVocabulary
 from vitlens.benchmarks.toybox.training.host import QUESTIONS, answer
 from vitlens.benchmarks.toybox.training.host_task import AnswerLoss
-from vitlens.benchmarks.toybox.training.picture_task import PictureTask, flip, pick
+from vitlens.benchmarks.toybox.training.picture_task import PictureTask, collate_padded, flip, pick
 from vitlens.benchmarks.toybox.training.seed_networks import TEMPLATE, ClipQuantizer, SeedRecipe, build_language
 from vitlens.benchmarks.toybox.training.seed_quantizer_task import QuantizerTask, hidden_states
 from vitlens.benchmarks.toybox.training.seed_tasks import CAPTIONS, COMPOSE, DRAW, donors, edit_of
@@ -140,10 +139,7 @@ class LanguageTask(PictureTask[tuple[Any, Any]]):
     @staticmethod
     def collate(loaded: Sequence[Example | InputError]) -> TrainingBatch:
         """Lines are padded to the longest of the batch."""
-        items = [item for item in loaded if isinstance(item, Example)]
-        for item, ids in zip(items, pad_sequence([item.inputs["line"] for item in items], batch_first=True), strict=True):
-            item.inputs["line"] = ids
-        return PictureTask.collate(items)
+        return collate_padded(loaded, "line")
 
     def result(self) -> tuple[Any, Any]:
         """The LLaMA and its tokenizer."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip
+from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, look
 from vitlens.benchmarks.toybox.training.seed_networks import ClipQuantizer, SeedRecipe, build_quantizer, seed_vit
 from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe
 from vitlens.benchmarks.toybox.world.objects import ToyObject
@@ -140,11 +140,7 @@ class QuantizerTask(PictureTask[ClipQuantizer]):
         return self.quantizer.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def hidden_states(quantizer: ClipQuantizer, pictures: Tensor) -> Tensor:
     """The ViT's states of pictures, float16 [n, 65, D], made where the tokenizer is and kept on the CPU."""
-    image, device, parts = Image(), quantizer.device, []
-    for part in pictures.split(250):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):  # many CPUs are slow in it
-            parts.append(quantizer.visual_encoder(image.normalise(as_pixels(part)).to(device)).half().cpu())
-    return torch.cat(parts)
+    image = Image()
+    return look(pictures, lambda part: image.normalise(as_pixels(part)), quantizer.visual_encoder, quantizer.device)
