@@ -29,7 +29,7 @@ SAMPLE, FEW = 4096, 64
 """Rows that tell where modalities crowd, and of how many in it a modality is looked at by itself."""
 DRIFT = 0.1
 """Growth after which means are computed anew."""
-PARTITION = 1_000_000
+PARTITION = 125_000
 """Rows of a partition of the search structure."""
 OUTGROWN = 2
 """Growth after which the structure is made anew; before, new rows are put beside it."""
