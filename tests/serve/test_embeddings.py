@@ -195,6 +195,9 @@ def test_bodies_that_are_none(service: Running) -> None:
     assert "compressed" in message(service.post("/v1/embeddings", content=b"\x1f\x8b", headers=packed), 415)
     assert "nothing at this path" in message(service.get("/v1/nothing"), 404)
     assert "takes POST" in message(service.get("/v1/embeddings"), 405)
+    for kind, content in (("multipart/form-data", b"abc"), ("multipart/form-data; boundary=x", b"garbage")):
+        reply = service.post("/v1/embeddings", content=content, headers={"content-type": kind})
+        assert reply.status_code == 400 and "the form cannot be read" in reply.json()["error"]["message"]
 
 
 def test_words_that_the_model_does_not_know_are_remarked(start: Any) -> None:
