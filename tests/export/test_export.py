@@ -98,8 +98,9 @@ def test_openvino_samples_the_points_of_every_cloud_anew(tmp_path: Path) -> None
         np.testing.assert_allclose(graph(batch.numpy()), encoded(model, "point_cloud", batch), atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_modalities())
+@pytest.mark.parametrize(
+    "name", [name if name == "text" else pytest.param(name, marks=pytest.mark.slow) for name in list_modalities()]
+)
 def test_every_sensor_can_be_exported(name: str, tmp_path: Path) -> None:
     model = tiny(name)
     export_tower(model, name, tmp_path / "it.onnx")

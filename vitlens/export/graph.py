@@ -124,5 +124,10 @@ def to_onnx(graph: Graph) -> Any:
     for place, size in enumerate(graph.sizes):
         if isinstance(size, str):
             made.model.graph.inputs[0].shape[place] = size
-    made.model.graph.outputs[0].shape[0] = "batch"
+    result = made.model.graph.outputs[0]
+    result.shape[0] = "batch"
+    for node in made.model.graph:  # a layer of that name (torch calls a table of words so) gives way
+        for value in node.outputs:
+            if value.name == OUTPUT and value is not result:
+                value.name = f"{OUTPUT} within"
     return made
