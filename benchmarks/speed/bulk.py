@@ -288,14 +288,10 @@ def sizes(arguments: argparse.Namespace) -> None:
     for workers in arguments.workers:
         count = arguments.sizes[-2] if len(arguments.sizes) > 1 else arguments.sizes[0]
         found = in_a_process("size", arguments.folder, count, workers)
-        numbers = (
-            f"{count / found['seconds']:.0f}",
-            f"{found['seconds']:.1f}",
-            f"{found['peak']:.0f}",
-            f"{found['bytes'] / count:.0f}",
-        )
-        rows.append((f"{count}", f"ray, {workers} (work {found['work']:.1f} s)", *numbers))
-    head = ("items", "engine", "items/s", "s", "peak MiB", "bytes/item")
+        numbers = _numbers(found, count)
+        numbers[2:4] = "", ""  # the actors' seconds are not this process'
+        rows.append((f"{count}", f"ray, {workers}", *numbers))
+    head = ("items", "engine", "items/s", "s", "CPU s", "items/CPU s", "peak MiB", "bytes/item")
     console().print(Table(head, rows, numbers=head[2:]).to_rich())
     if len(arguments.sizes) > 1:
         line = [slope(arguments.sizes, values) for values in (seconds, peaks)]
