@@ -258,9 +258,8 @@ def task_size(folder: Path, count: int, workers: int) -> dict[str, Any]:
     result = job.run(pool)
     computed = cpu_seconds() - before
     size = sum(file.stat().st_size for file in out.glob("part-*.parquet"))
-    work = sum(json.loads(file.read_text())["seconds"] for file in out.glob("_pieces/*.json"))
     assert result.complete and result.counts == {"image": count}
-    return {"seconds": result.seconds, "computed": computed, "work": work, "peak": peak(), "bytes": size}
+    return {"seconds": result.seconds, "computed": computed, "peak": peak(), "bytes": size}
 
 
 def in_a_process(*task: Any) -> dict[str, Any]:
