@@ -40,6 +40,8 @@ ROOMS, TAKES = 3, 3
 """Rooms of twelve objects; measurements of each by every sense: 108 queries a sense."""
 WINDOWS = (0.32, 0.6, 1.05)
 """Metres; the Toybox's pictures show small, medium and large objects (0.24, 0.45, 0.78 m) so large that this much is seen."""
+KINECT = 4.5
+"""Metres that a Kinect's depth is good for."""
 NEAR = 0.25
 """Metres from an object within which a point is said to be near it."""
 SENSES = {
@@ -96,15 +98,22 @@ def queries(room: ToyRoom, takes: int = TAKES) -> Iterator[Query]:
 
 
 def inside(points: np.ndarray, one: Placed, margin: float) -> np.ndarray:
-    """Which of the points [n, 3] lie in an object's box grown by `margin` metres; the floor does not count."""
+    """Which of the points [n, 3] lie in an object's box grown by `margin` metres; the floor under it does not count."""
     low, high = one.box()
     return ((points > low - margin) & (points < high + margin)).all(axis=1) & (points[:, 1] > 0.04)
+
+
+def beside(points: np.ndarray, one: Placed) -> np.ndarray:
+    """Which of the points [n, 3] lie within `NEAR` of an object's box, on the floor or not."""
+    low, high = one.box()
+    return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=1) <= NEAR
 
 
 def scored(scene: Scene, room: ToyRoom, asked: list[Query], answers: list[Answer]) -> list[dict[str, Any]]:
     """For every query: whether its best point is right, near, or in any object; and by what chance it would be right, or near."""
     points, size = scene.voxels.points, scene.voxels.size
-    within = {margin: np.stack([inside(points, one, margin) for one in room.placed]) for margin in (size, NEAR)}
+    within = np.stack([inside(points, one, size) for one in room.placed])
+    around = np.stack([beside(points, one) for one in room.placed])
     rows = []
     for query, answer in zip(asked, answers, strict=True):
         material = LABELS.get(query.sense) == "material"
@@ -115,10 +124,10 @@ def scored(scene: Scene, room: ToyRoom, asked: list[Query], answers: list[Answer
             {
                 "sense": query.sense,
                 "right": any(inside(best, room.placed[i], size)[0] for i in right),
-                "near": any(inside(best, room.placed[i], NEAR)[0] for i in right),
+                "near": any(beside(best, room.placed[i])[0] for i in right),
                 "any_object": any(inside(best, one, size)[0] for one in room.placed),
-                "chance": float(within[size][right].any(axis=0).mean()),
-                "chance_near": float(within[NEAR][right].any(axis=0).mean()),
+                "chance": float(within[right].any(axis=0).mean()),
+                "chance_near": float(around[right].any(axis=0).mean()),
             }
         )
     return rows
@@ -136,7 +145,7 @@ def prepared(folder: Path, room: ToyRoom, load: Callable[[], ViTLens], say: Call
     if report.faults:
         raise OptionError(f"{recorded}: {'; '.join(fault.text for fault in report.faults)}: delete the folder and try again")
     say(f"room {room.seed}: building the scene")
-    settings = Settings(cutting=Cutting(sizes=WINDOWS), batch_size=64)
+    settings = Settings(most_depth=KINECT, cutting=Cutting(sizes=WINDOWS), batch_size=64)
     return build(report.recording, built, load, settings, check=report.to_dict())
 
 

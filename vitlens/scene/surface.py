@@ -92,7 +92,7 @@ def fuse_surface(
 
 
 def _surface_of(grid: Any, recording: Recording, voxel: float) -> tuple[Mesh, Voxels]:
-    least = 1.0 if len(recording.usable) < 200 else 3.0
+    least = 1.0 + (len(recording.usable) >= 40) + (len(recording.usable) >= 200)  # what one frame alone saw may be noise
     cpu = load_open3d().core.Device("CPU:0")
     cloud, mesh = grid.extract_point_cloud(weight_threshold=least).to(cpu), grid.extract_triangle_mesh(least).to(cpu)
     if "positions" not in cloud.point or len(cloud.point["positions"]) < 100:
@@ -130,8 +130,8 @@ def seen_voxels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which voxels a frame sees, [k] in order, and their middles in the camera's axes [k, 3]; by its depth map [h, w]."""
     camera, pose = recording.depth_camera, recording.pose(place)
-    nearest = float(depth[depth > 0].min()) if (depth > 0).any() else 1.0
-    stride = max(1, int(0.5 * voxels.size * camera.fx / max(nearest, 0.3)))
+    far = float(np.percentile(depth[depth > 0], 90)) if (depth > 0).any() else 1.0
+    stride = max(1, int(0.5 * voxels.size * camera.fx / min(far, most_depth)))  # so that far voxels are met as well
     rows, columns = (axis.ravel() for axis in np.mgrid[0 : camera.height : stride, 0 : camera.width : stride])
     metres = depth[rows, columns]
     good = (metres > 0) & (metres < most_depth)
