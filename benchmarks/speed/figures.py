@@ -212,7 +212,7 @@ def busy_figures(scope: Scope) -> Iterator[Figure]:
     model.embed = timed  # type: ignore[method-assign]
     for name in names:
         with TemporaryDirectory() as folder:
-            sensor, count = model.modality(name), max(scope.files * 8 // 25, 8)  # 64 of 200: from there on another process reads
+            sensor, count = model.modality(name), 64 if scope.files >= 200 else 4  # from 64 on another process reads
             files = [sensor.write(sensor.example(seed), Path(folder), f"{seed}") for seed in range(count)]
             model.encode({name: files[:2]}, batch_size=8)
             working[0], begun = 0.0, time.perf_counter()
