@@ -34,7 +34,7 @@ from vitlens.space import Embeddings
 from vitlens.spec import ModelSpec
 from vitlens.towers import build_text_tower
 from vitlens.words import check_labels, unknown_words
-from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, LatelyAsked, class_vectors, classify_embeddings
+from vitlens.zeroshot import DEFAULT_TEMPLATES, Classification, LatelyAsked, class_prompts, class_vectors, classify_embeddings
 from vitlens.zoo import Pretrained, find_pretrained
 
 
@@ -389,13 +389,14 @@ class ViTLens(nn.Module):
             OptionError: labels or templates that cannot be used; labels that are the same to the text tower.
         """
 
-        def checked(prompts: list[str]) -> Tensor:
-            lines = len(prompts) // len(labels)
-            check_labels(self.modality("text"), {name: prompts[i * lines :][:lines] for i, name in enumerate(labels)})
-            return embed(prompts) if embed else self.encode({"text": prompts}, batch_size=batch_size)["text"]
+        prompts = class_prompts(labels, templates)
+
+        def checked(lines: list[str]) -> Tensor:
+            check_labels(self.modality("text"), prompts)
+            return embed(lines) if embed else self.encode({"text": lines}, batch_size=batch_size)["text"]
 
         make = partial(class_vectors, checked, labels, templates)
-        return self._classes.get(self.tower("text"), (tuple(labels), tuple(templates)), make)
+        return self._classes.get(self.tower("text"), tuple(map(tuple, prompts.values())), make)
 
     def classify(
         self,

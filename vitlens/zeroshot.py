@@ -44,10 +44,8 @@ def fill_templates(label: str, templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", label) for template in templates]
 
 
-def class_vectors(
-    embed: Callable[[list[str]], Tensor], labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
-) -> Tensor:
-    """One vector per class [c, E]: the mean over its prompts' embeddings, normalised. `embed` gives normalised ones [n, E].
+def class_prompts(labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES) -> dict[str, list[str]]:
+    """The prompts of every class, a line for each template.
 
     Raises:
         OptionError: no labels, an empty or repeated one, or a template without its braces.
@@ -55,9 +53,20 @@ def class_vectors(
     if isinstance(labels, str) or not len(labels):
         raise OptionError("labels: a list of at least one class name is needed")
     labels = list(labels)
-    if len(set(labels)) != len(labels) or not all(isinstance(label, str) and label.strip() for label in labels):
+    if not all(isinstance(label, str) and label.strip() for label in labels) or len(set(labels)) != len(labels):
         raise OptionError("labels: class names must be different, non-empty strings")
-    prompts = [prompt for label in labels for prompt in fill_templates(label, templates)]
+    return {label: fill_templates(label, templates) for label in labels}
+
+
+def class_vectors(
+    embed: Callable[[list[str]], Tensor], labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
+) -> Tensor:
+    """One vector per class [c, E]: the mean over its prompts' embeddings, normalised. `embed` gives normalised ones [n, E].
+
+    Raises:
+        OptionError: as `class_prompts`.
+    """
+    prompts = [prompt for lines in class_prompts(labels, templates).values() for prompt in lines]
     return F.normalize(embed(prompts).unflatten(0, (len(labels), -1)).mean(dim=1), dim=-1)
 
 

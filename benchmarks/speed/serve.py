@@ -183,11 +183,12 @@ def crowd(name: str, modality: str, count: int) -> Table:
         kinds: Counter[str] = Counter()
 
         async def one(http: httpx.AsyncClient) -> None:
-            reply = await http.post("/v1/embeddings", files={modality: (path.name, content)})
-            while reply.status_code == 429:
+            while True:
+                reply = await http.post("/v1/embeddings", files={modality: (path.name, content)})
+                if reply.status_code != 429:
+                    break
                 kinds["429, sent again when Retry-After was over"] += 1
                 await asyncio.sleep(int(reply.headers["retry-after"]))
-                reply = await http.post("/v1/embeddings", files={modality: (path.name, content)})
             kinds[str(reply.status_code)] += 1
 
         async def ask() -> list[Any]:

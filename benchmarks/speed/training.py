@@ -101,12 +101,13 @@ def in_a_process(arguments: argparse.Namespace, folder: Path, variant: Variant, 
 def compare(arguments: argparse.Namespace) -> None:
     """Print the table of all variants."""
     best: dict[str, dict[str, float]] = {}
+    variants = arguments.only or list(VARIANTS)
     with tempfile.TemporaryDirectory() as name, ProgressBar() as bar:
         # so that no variant below pays for filling the cache
         first = in_a_process(arguments, Path(name) / "fill", VARIANTS["cached anchors"], 1)
         for turn in range(arguments.rounds):  # in turns, so that another load on the machine does not hit one variant alone
-            for place, chosen in enumerate(arguments.only or VARIANTS):
-                bar.update(chosen, turn * len(VARIANTS) + place, arguments.rounds * len(VARIANTS))
+            for place, chosen in enumerate(variants):
+                bar.update(chosen, turn * len(variants) + place, arguments.rounds * len(variants))
                 found = in_a_process(arguments, Path(name) / f"{turn} {chosen}", VARIANTS[chosen], arguments.steps)
                 known = best.setdefault(chosen, found)
                 best[chosen] = {key: min(known[key], found[key]) for key in found}

@@ -213,6 +213,11 @@ def test_prompts_are_embedded_once_and_anew_when_weights_change(model: ViTLens, 
     assert torch.equal(model.class_vectors(labels), expected) and asked == [6]
     model.class_vectors(labels, templates=["a {}"])
     assert asked == [6, 2]
+    model.class_vectors(["a", "b"])
+    for wrong in ("ab", [["a"], "b"]):
+        with pytest.raises(OptionError, match="labels"):
+            model.class_vectors(wrong)  # type: ignore[arg-type]
+    asked.pop()
     weight = next(model.tower("text").parameters())
     with torch.no_grad():
         weight.mul_(1.5)

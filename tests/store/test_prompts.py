@@ -46,15 +46,18 @@ def test_those_not_used_for_longest_make_room(model: ViTLens, tmp_path: Path, mo
     embed = stored_prompts(model, tmp_path)
     for text in ("first", "second", "third"):
         embed([text])
-    files = sorted(tmp_path.glob("*/*.safetensors"))
+    files = sorted(tmp_path.glob("prompts/*/*.safetensors"))
     assert len(files) == 3
     for age, file in enumerate(files):
         os.utime(file, ns=(age, age))
     embed(["first"])  # used again: it is the newest now
     sizes = [file.stat().st_size for file in files]
     monkeypatch.setattr(module, "MOST", 2 * max(sizes))
+    other = tmp_path / "key" / "embeddings.safetensors"  # of another store in the same folder
+    other.parent.mkdir()
+    other.write_bytes(bytes(4 * max(sizes)))
     embed(["first"])
-    assert len([*tmp_path.glob("*/*.safetensors")]) == 2
+    assert len([*tmp_path.glob("prompts/*/*.safetensors")]) == 2 and other.is_file()
     assert torch.equal(stored_prompts(blinded(tiny_clip()), tmp_path)(["first"]), embed(["first"]))
 
 

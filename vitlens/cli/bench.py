@@ -16,7 +16,9 @@ app = new_app()
 def bench(
     figures: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FIGURES]...", help="vit, attention, spared, points, encode, busy, start, growth; all by default."),
+        typer.Argument(
+            metavar="[FIGURES]...", help="vit, attention, spared, points, encode, busy, start, growth; all by default."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smaller ViT, fewer rounds: under three minutes on two cores.")

@@ -51,7 +51,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="Labels shown per input.")] = 5,
     read_option: ReadOption = None,
     sound: SoundOption = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of prompts (default: in the user's cache).")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder in which prompts are kept (default: the user's cache).")] = None,
     batch_size: BatchOption = 32,
     num_workers: ReadersOption = "auto",
     device: DeviceOption = None,

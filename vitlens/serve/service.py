@@ -199,7 +199,7 @@ class Service:
         import torch
 
         from vitlens.words import check_labels
-        from vitlens.zeroshot import DEFAULT_TEMPLATES, class_vectors, fill_templates
+        from vitlens.zeroshot import DEFAULT_TEMPLATES, class_prompts, class_vectors
 
         chosen = tuple(templates) if templates is not None else DEFAULT_TEMPLATES
         key = (tuple(labels), chosen)
@@ -207,8 +207,7 @@ class Service:
             self._classes.move_to_end(key)
             return self._classes[key]
         try:
-            prompts = {label: fill_templates(label, chosen) for label in labels}
-            class_vectors(lambda given: torch.ones(len(given), 1), labels, chosen)  # whether they can be used at all
+            prompts = class_prompts(labels, chosen)
             await asyncio.to_thread(check_labels, self.model.modality("text"), prompts)
         except VitlensError as error:
             raise refusal_of(error, "labels") from error

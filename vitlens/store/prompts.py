@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitlens.store.engine import Engine
@@ -27,11 +28,12 @@ MOST = 64 << 20
 def stored_prompts(
     model: ViTLens, folder: str | os.PathLike[str] | None = None, *, batch_size: int = 256
 ) -> Callable[[list[str]], Tensor]:
-    """Texts [n] -> their embeddings [n, E] of length 1, from the store in `folder` as far as they are there.
+    """Texts [n] -> their embeddings [n, E] of length 1, from `prompts` in `folder` as far as they are there.
 
-    Without `folder` it is `prompts` in the user's cache folder (VITLENS_CACHE). A folder that cannot be written costs a warning.
+    Without `folder` it is the user's cache folder (VITLENS_CACHE). One that cannot be written costs a warning. What else lies in
+    the folder, other embeddings among it, is never removed.
     """
-    store = EmbeddingStore(folder or default_folder().with_name("prompts"))
+    store = EmbeddingStore(Path(folder or default_folder().parent) / "prompts")
 
     def embed(prompts: list[str]) -> Tensor:
         import torch.nn.functional as F
