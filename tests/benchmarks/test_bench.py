@@ -102,6 +102,15 @@ def test_smaller_galleries_lose_what_is_told() -> None:
     assert rows["binary", "16"][2] == "2" and float(rows["binary", "16"][3]) < float(rows["int8", "64"][3]) <= 1
 
 
+def test_bf16_is_measured_where_it_is_not_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "product_speed", lambda _: 0.01)
+    assert [figure.name for figure in figures.vit_figures(Scope(blocks=1, batch=1, rounds=1))] == ["ViT-L/14 forward fp32"]
+    monkeypatch.setattr(figures, "product_speed", lambda _: 0.9)
+    assert [*figures._arithmetics(CPU)] == [torch.float32, torch.bfloat16]
+    monkeypatch.setattr(figures, "product_speed", lambda _: pytest.fail("only processors imitate it"))
+    assert [*figures._arithmetics(torch.device("meta"))] == [torch.float32, torch.bfloat16]
+
+
 def test_unknown_figures_are_named() -> None:
     with pytest.raises(OptionError, match="unknown figures 'vits'; known: vit, attention"):
         measure(Scope(), ["vits"])

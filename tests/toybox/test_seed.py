@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vitlens.benchmarks.toybox.demo.compose import (
     sensed,
 )
 from vitlens.benchmarks.toybox.demo.generated import Generated
+from vitlens.benchmarks.toybox.demo.lookup import Lookup
 from vitlens.benchmarks.toybox.demo.paint import painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import composed_table
 from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
@@ -41,7 +43,7 @@ from vitlens.benchmarks.toybox.training.seed_networks import (
 )
 from vitlens.benchmarks.toybox.training.seed_quantizer_task import Quantizing
 from vitlens.benchmarks.toybox.training.seed_tasks import EditedWorld, donors, edit_of
-from vitlens.benchmarks.toybox.world.captions import captions
+from vitlens.benchmarks.toybox.world.captions import TEMPLATES, captions, describe
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.model import ViTLens
 
@@ -144,10 +146,11 @@ def test_what_is_kept_is_opened_by_the_adapter(model: ViTLens, trained: Path, ad
 def test_it_learns_on_the_way_it_is_asked_later(
     adapter: SeedLlamaAdapter, model: ViTLens, things: list[ToyObject], tmp_path: Path
 ) -> None:
-    task = LanguageTask(tmp_path, build_quantizer(TINY, model), (), things, World(), TINY)
+    task = LanguageTask(tmp_path, model, build_quantizer(TINY, model), (), things, World(), TINY)
     task.codes = torch.randint(16, (2, 2, 24, 4), generator=torch.Generator().manual_seed(0))
+    task.look_up_in(torch.eye(128)[:24], defaultdict(lambda: torch.eye(128)[3]))
     first, second = task.codes[0, 0, 0], task.codes[1, 1, 5]
-    message = [first, second, "show the first in the material of the second"]
+    message: list[Any] = [first, second, "show the first in the material of the second"]
     ids = adapter.language.ids(adapter.prompt(message))
     assert task.prompt([first.tolist(), second.tolist(), message[2]]) == ids
     assert task.prompt(["draw a red mug"]) == adapter.language.ids(adapter.prompt("draw a red mug"))
@@ -159,6 +162,33 @@ def test_it_learns_on_the_way_it_is_asked_later(
     assert not any((ids == words.unk_token_id).any() for ids in said) and "{" not in words.get_vocab()
     every = [line for thing in World().objects("train", 200) for line in captions(thing)[:8]]
     assert not [line for line in every if words.unk_token_id in words(line).input_ids]
+
+
+def test_it_learns_to_look_things_up_as_it_is_shown_them_later(
+    adapter: SeedLlamaAdapter, model: ViTLens, things: list[ToyObject], tmp_path: Path
+) -> None:
+    """The same neighbours, as the same ids, in the training and in an index; never the thing itself in the training."""
+    quantizer: Any = adapter.quantizer
+    task = LanguageTask(tmp_path, model, quantizer, (), things, World(), TINY)
+    known = draw(tmp_path / "drawn", World(), "train", 24, ["image"], workers=1)
+    codes = sensed(adapter, known, "image")
+    task.codes = torch.stack(codes).expand(2, 2, -1, -1)
+    seen = model.encode({"image": known.column("image")})["image"]
+    task.look_up_in(seen, defaultdict(lambda: seen[3]))
+    lookup = Lookup(model, known, codes)
+    for row in range(6):
+        about = task.embeddings[0, 0, row]
+        found, near = lookup.before(about), task.neighbours(about, row=24)
+        assert [part if isinstance(part, str) else part.tolist() for part in found] == list(near) and len(near) == 4
+        message = [*found, codes[row], "what is this?"]
+        assert task.prompt((*near, codes[row].tolist(), "what is this?")) == adapter.language.ids(adapter.prompt(message))
+        itself = describe(things[row], TEMPLATES[0])
+        others = [describe(thing, TEMPLATES[0]) for place, thing in enumerate(things) if place != row]
+        assert itself in others or itself not in task.neighbours(seen[row], row)
+    batches = [task.collate([task[epoch, row] for row in range(4)]) for epoch in range(40)]
+    lengths = [batch.inputs["line"].shape[1] for batch in batches]
+    assert 3 <= sum(length > 40 for length in lengths) <= 18, "a quarter of the batches looks things up"
+    assert all(set(batch.inputs) == {"line", "asked"} for batch in batches)
 
 
 def test_edits_change_the_thing_and_nothing_else(things: list[ToyObject]) -> None:
@@ -188,7 +218,9 @@ def test_any_sensor_is_described_edited_and_composed(model: ViTLens, trained: Pa
     assert both.codes[0].shape == (4,) and both.pictures == ()
 
 
-def test_everything_is_measured(model: ViTLens, adapter: SeedLlamaAdapter, drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_measured(
+    model: ViTLens, adapter: SeedLlamaAdapter, drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every task of every sense that it is for, with what pictures reach beside it; the painter is left out here."""
     codes = {name: sensed(adapter, drawn, name) for name in SENSORS}
     described = describe_codes(adapter, codes, drawn, "test")
@@ -209,9 +241,18 @@ def test_everything_is_measured(model: ViTLens, adapter: SeedLlamaAdapter, drawn
     ):
         assert (task, sense, label) in rows
     assert rows["material", "image", "shape"].items + rows["colour", "image", "shape"].items == 6
-    table = composed_table(found)
+    known = draw(tmp_path, World(), "train", 8, ["image"], workers=1)
+    lookup = Lookup(model, known, sensed(adapter, known, "image"))
+    looked_up = describe_codes(adapter, codes, drawn, "test", lookup=lookup)
+    assert [replace(row, look="codes", right=0) for row in looked_up] == [replace(row, right=0) for row in described]
+    beside = compose_split(adapter, painting_decoder(model), model, codes, drawn, World(), lookup=lookup)
+    prompted = [row for row in found if row.task != "codes" and row.sensors != OWN]
+    assert [(row.task, row.sensors, row.label) for row in beside] == [(row.task, row.sensors, row.label) for row in prompted]
+    assert {row.neighbours for row in beside} == {2} and {row.neighbours for row in found} == {0}
+    table = composed_table([*found, *beside])
     assert len(table.rows) == len(found) and table.rows[0][:3] == ("painted from its codes", "image", "shape")
-    kept = Generated(described, [], found)
+    assert table.rows[0][4] == "-" and sum(row[4] != "-" for row in table.rows) == len(beside)
+    kept = Generated(described, [], [*found, *beside])
     assert Generated.from_dict(kept.to_dict()) == kept
 
 

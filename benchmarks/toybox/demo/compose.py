@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.lenses import Lenses
 from vitlens.adapters.seed.conversation import Reply
 from vitlens.adapters.seed.llama import Message, SeedLlamaAdapter
-from vitlens.benchmarks.toybox.demo.describe import WEIGHTS, Described, every_lens, naming_share
+from vitlens.benchmarks.toybox.demo.describe import WEIGHTS, Described, Reads, every_lens, naming_share
+from vitlens.benchmarks.toybox.demo.lookup import Lookup
 from vitlens.benchmarks.toybox.demo.paint import MIXTURES, mixed_with, paint, right_share
 from vitlens.benchmarks.toybox.sensors.catalogue import as_items, observe
 from vitlens.benchmarks.toybox.sensors.drawn import ASKED, Drawn
@@ -58,6 +60,8 @@ class Composed:
     items: int
     right: float
     chance: float
+    neighbours: int = 0
+    """How many of the nearest known things stood before the prompt."""
 
 
 def seed_adapter(
@@ -94,54 +98,73 @@ def sensed(adapter: SeedLlamaAdapter, drawn: Drawn, sensor: str, count: int | No
     return [adapter.senses.codes({sensor: item})[0] for item in track(items, f"codes of {sensor}")]
 
 
-def describe_codes(adapter: SeedLlamaAdapter, codes: dict[str, list[Tensor]], drawn: Drawn, split: str) -> list[Described]:
-    """Ask about every sensor's codes of a split's objects."""
+def describe_codes(
+    adapter: SeedLlamaAdapter, codes: dict[str, list[Tensor]], drawn: Drawn, split: str, *, lookup: Lookup | None = None
+) -> list[Described]:
+    """Ask about every sensor's codes of a split's objects; with `lookup` what is nearest stands before each question."""
     found, question = [], QUESTIONS["everything"][0][0]
     for sensor, own in codes.items():
-        replies = converse(adapter, [[one, question] for one in own], max_images=0, max_new_tokens=16)
-        said = [reply.text for reply in replies]
-        found += [naming_share(said, drawn.things, label, sensor, "codes", split) for label in ASKED[sensor]]
+        messages = _looked_up([[one, question] for one in own], adapter.quantizer.decode(torch.stack(own)), lookup)
+        said = [reply.text for reply in converse(adapter, messages, max_images=0, max_new_tokens=16)]
+        look: Reads = "codes" if lookup is None else "neighbours"
+        found += [naming_share(said, drawn.things, label, sensor, look, split) for label in ASKED[sensor]]
     return found
 
 
 def compose_split(
-    adapter: SeedLlamaAdapter, decoder: Decoder, model: ViTLens, codes: dict[str, list[Tensor]], drawn: Drawn, world: World
+    adapter: SeedLlamaAdapter,
+    decoder: Decoder,
+    model: ViTLens,
+    codes: dict[str, list[Tensor]],
+    drawn: Drawn,
+    world: World,
+    *,
+    lookup: Lookup | None = None,
 ) -> list[Composed]:
-    """Paint from codes and from words, edit and compose with the objects that `codes` are of, and judge the pictures."""
+    """Paint from codes and from words, edit and compose with the objects that `codes` are of, and judge the pictures.
+
+    With `lookup` what is nearest stands before each prompt; what needs no prompt is left out then.
+    """
     count = min(map(len, codes.values()))
-    things, studio = drawn.things[:count], _Studio(adapter, decoder, model)
+    things, studio = drawn.things[:count], _Studio(adapter, decoder, model, lookup)
+    seen = {sensor: F.normalize(adapter.quantizer.decode(torch.stack(own[:count])), dim=-1) for sensor, own in codes.items()}
     found = []
-    for sensor, own in codes.items():
-        embeddings = adapter.quantizer.decode(torch.stack(own[:count]))
-        found += studio.judged("codes", sensor, embeddings, things, ASKED[sensor])
-    asked = [[DRAW[0].format(describe(thing, TEMPLATES[0]))] for thing in things]
-    found += studio.judged("words", "caption", studio.drawn(asked), things, ("shape", "material", "colour"))
+    if lookup is None:
+        for sensor, embeddings in seen.items():
+            found += studio.judged("codes", sensor, embeddings, things, ASKED[sensor])
+    lines = [describe(thing, TEMPLATES[0]) for thing in things]
+    made = studio.drawn([[DRAW[0].format(line)] for line in lines], model.encode({"text": lines}, batch_size=256)["text"])
+    found += studio.judged("words", "caption", made, things, ("shape", "material", "colour"))
     edits = [edit_of(thing, world) for thing in things]
     for kind, rows in _by_kind(things, edits).items():
         wanted = [edits[i].thing for i in rows]
         for sensor in [name for name in SHAPED if name in codes]:
-            made = studio.drawn([[codes[sensor][i], edits[i].asked[0]] for i in rows])
+            messages: list[Message] = [[codes[sensor][i], edits[i].asked[0]] for i in rows]
+            made = studio.drawn(messages, seen[sensor][rows])
             found += studio.judged(kind, sensor, made, wanted, ("shape", kind))
-        found += studio.judged(kind, OWN, studio.own(wanted), wanted, ("shape", kind))
+        if lookup is None:
+            found += studio.judged(kind, OWN, studio.own(wanted), wanted, ("shape", kind))
     others = mixed_with(things)
-    for first, second in [pair for pair in COMPOSED if set(pair) <= set(codes)]:
-        made = studio.drawn([[codes[first][i], codes[second][j], COMPOSE[0]] for i, j in enumerate(others)])
-        wanted = [_remade(things[i], things[j]) for i, j in enumerate(others)]
-        found += studio.judged("composition", f"{first}+{second}", made, wanted, ("shape", "material"))
     wanted = [_remade(things[i], things[j]) for i, j in enumerate(others)]
-    return [*found, *studio.judged("composition", OWN, studio.own(wanted), wanted, ("shape", "material"))]
+    for first, second in [pair for pair in COMPOSED if set(pair) <= set(codes)]:
+        messages = [[codes[first][i], codes[second][j], COMPOSE[0]] for i, j in enumerate(others)]
+        made = studio.drawn(messages, seen[first] + seen[second][others])
+        found += studio.judged("composition", f"{first}+{second}", made, wanted, ("shape", "material"))
+    if lookup is None:
+        found += studio.judged("composition", OWN, studio.own(wanted), wanted, ("shape", "material"))
+    return found
 
 
 class _Studio:
     """Messages to pictures, and the pictures to their judge."""
 
-    def __init__(self, adapter: SeedLlamaAdapter, decoder: Decoder, model: ViTLens) -> None:
-        self.adapter, self.decoder, self.model = adapter, decoder, model
+    def __init__(self, adapter: SeedLlamaAdapter, decoder: Decoder, model: ViTLens, lookup: Lookup | None) -> None:
+        self.adapter, self.decoder, self.model, self.lookup = adapter, decoder, model, lookup
 
-    def drawn(self, messages: Sequence[Message]) -> Tensor:
-        """The embedding [n, E] of the one image that each message is answered with."""
-        length = self.adapter.vocabulary.length
-        replies = converse(self.adapter, messages, force_image=True, max_images=1, max_new_tokens=length + 1, draw=False)
+    def drawn(self, messages: Sequence[Message], about: Tensor) -> Tensor:
+        """The embedding [n, E] of the one image that each message, which is about an embedding [n, E], is answered with."""
+        length, asked = self.adapter.vocabulary.length, _looked_up(messages, about, self.lookup)
+        replies = converse(self.adapter, asked, force_image=True, max_images=1, max_new_tokens=length + 1, draw=False)
         return torch.stack([reply.embeddings[0] for reply in replies])
 
     def own(self, things: Sequence[ToyObject]) -> Tensor:
@@ -154,12 +177,20 @@ class _Studio:
     ) -> list[Composed]:
         """Paint embeddings [n, E]; is what the Toybox's CLIP sees what the things are?"""
         pictures = paint(self.decoder, embeddings, progress=True)
+        neighbours = 0 if self.lookup is None else self.lookup.neighbours
         found = []
         for label in labels:
             judge = colour_share if label == "colour" else partial(right_share, label=label)
             right, chance = judge(self.model, pictures, things)
-            found.append(Composed(task, sensors, label, len(things), right, chance))
+            found.append(Composed(task, sensors, label, len(things), right, chance, neighbours))
         return found
+
+
+def _looked_up(messages: Sequence[Message], about: Tensor, lookup: Lookup | None) -> list[Message]:
+    """The messages, with what is nearest to their embeddings [n, E] before them."""
+    if lookup is None:
+        return list(messages)
+    return [[*lookup.before(one), *message] for one, message in zip(about, messages, strict=True)]
 
 
 def converse(adapter: SeedLlamaAdapter, messages: Sequence[Message], *, batch: int = 70, **options: Any) -> list[Reply]:

@@ -9,20 +9,25 @@ from typing import Any
 
 from vitlens.adapters.chat.host import ChatHost
 from vitlens.adapters.generate.decoders import Decoder
+from vitlens.adapters.seed.llama import SeedLlamaAdapter
 from vitlens.benchmarks.toybox.demo.compose import SHIPPED as SEED
 from vitlens.benchmarks.toybox.demo.compose import Composed, compose_split, describe_codes, has_seed, seed_adapter, sensed
 from vitlens.benchmarks.toybox.demo.describe import Described, Reads, describe_split, shipped_hosts, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
+from vitlens.benchmarks.toybox.demo.lookup import Lookup
 from vitlens.benchmarks.toybox.demo.paint import SHIPPED as PAINTER
 from vitlens.benchmarks.toybox.demo.paint import Painted, paint_split, painting_decoder
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
 from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
 from vitlens.benchmarks.toybox.training.host import HostKind
+from vitlens.benchmarks.toybox.training.seed_networks import SeedRecipe
 from vitlens.benchmarks.toybox.world.objects import Split, World
 from vitlens.model import ViTLens
 
 PAINTED: dict[Split, int] = {"test": 196, "unseen_pairs": 84, "unseen_shapes": 100}
 """Objects of each split that are painted: a picture takes a while."""
+KNOWN = SeedRecipe().known
+"""Training pictures that a SEED-LLaMA looks things up in."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def measure_generators(
     decoder = painting_decoder(model, painter)
     adapter = seed_adapter(model, seed) if has_seed(seed) else None
     sensors = [name for name in SENSORS if model.supports(name)]
+    lookups = (None, _lookup(folder, adapter, model, world, workers)) if adapter is not None else ()
     found = Generated([], [], [])
     for split, count in (counts or HELD_OUT).items():
         drawn = draw(folder, world, split, count, sensors, workers=workers)
@@ -80,10 +86,11 @@ def measure_generators(
         found.painted.extend(painted(decoder, model, drawn, split))
         if adapter is not None:
             codes = {name: sensed(adapter, drawn, name) for name in sensors}
-            found.described.extend(describe_codes(adapter, codes, drawn, split))
-            if split == "test":
-                first = {name: own[: PAINTED[split]] for name, own in codes.items()}
-                found.composed.extend(compose_split(adapter, decoder, model, first, drawn, world))
+            first = {name: own[: PAINTED[split]] for name, own in codes.items()}
+            for lookup in lookups:
+                found.described.extend(describe_codes(adapter, codes, drawn, split, lookup=lookup))
+                if split == "test":
+                    found.composed.extend(compose_split(adapter, decoder, model, first, drawn, world, lookup=lookup))
     return found
 
 
@@ -93,3 +100,9 @@ def painted(decoder: Decoder, model: ViTLens, drawn: Drawn, split: Split) -> lis
     sensors = [name for name in SENSORS if model.supports(name)]
     items = {name: drawn.column(name)[: len(things)] for name in sensors}
     return paint_split(decoder, model, model.encode(items, batch_size=128), things, split, mixtures=split == "test")
+
+
+def _lookup(folder: Path, adapter: SeedLlamaAdapter, model: ViTLens, world: World, workers: int) -> Lookup:
+    """The pictures that a SEED-LLaMA looks things up in."""
+    known = draw(folder, world, "train", KNOWN, ["image"], workers=workers)
+    return Lookup(model, known, sensed(adapter, known, "image"))

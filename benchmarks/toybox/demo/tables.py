@@ -83,6 +83,7 @@ DESCRIBED = {
     "class_token": "The same, looking at the class token of what a lens gives",
     "patches": "What the LLaVA says, which reads patch tokens alone",
     "codes": "What the SEED-LLaMA says, which reads codes",
+    "neighbours": "The same, with the two nearest pictures of an index before the question: a caption and codes each",
 }
 """Which tokens a host read -> the table's title."""
 
@@ -115,11 +116,18 @@ TASKS = {
 
 def composed_table(rows: Sequence[Composed]) -> Table:
     """What comes of codes, captions, edits and compositions: shares of right shapes, materials and colours."""
-    head = ("task", "from", "right", "seen shapes", "chance")
-    lines = [(TASKS[r.task], words(r.sensors).replace("+", " + "), r.label, percent(r.right), percent(r.chance)) for r in rows]
+    head = ("task", "from", "right", "seen shapes", "with neighbours", "chance")
+    own = {(r.task, r.sensors, r.label, bool(r.neighbours)): r for r in rows}
+    lines = []
+    for task, sensors, label in dict.fromkeys(key[:3] for key in own):
+        alone, beside = (own.get((task, sensors, label, looked_up)) for looked_up in (False, True))
+        shares = [percent(row.right) if row else "-" for row in (alone, beside)]
+        chance = next(row.chance for row in (alone, beside) if row)
+        lines.append((TASKS[task], words(sensors).replace("+", " + "), label, *shares, percent(chance)))
     note = (
         "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first; of colours among those of the "
-        "material. Own picture: painted from the embedding of the wanted object's own picture."
+        "material. Own picture: painted from the embedding of the wanted object's own picture. With neighbours: the nearest "
+        "pictures of an index stand before the prompt, a caption and codes each."
     )
     return Table(head, lines, "What the SEED-LLaMA's codes become", note, numbers=head[3:])
 

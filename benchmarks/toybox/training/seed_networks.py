@@ -67,6 +67,12 @@ class SeedRecipe:
     language_layers: int = 4
     captions: float = 0.2
     """Weight of the contrast between what codes decode to and the captions."""
+    known: int = 2000
+    """Training objects that can be looked up."""
+    neighbours: int = 2
+    """Of them that stand before a prompt."""
+    looked_up: float = 0.25
+    """Share of the LLaMA's batches whose prompts have neighbours before them."""
     seed: int = 0
 
 
