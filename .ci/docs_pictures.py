@@ -6,6 +6,7 @@ pictures/toybox.html        the demo's page
 pictures/info-<sensor>.png  `vitlens info` of one of the demo's files
 pictures/similarity.png     `vitlens similarity` of sounds with pictures
 pictures/attention.png      `vitlens toybox attention` of the shipped lenses
+pictures/edits.png          `vitlens toybox edits` of the shipped SEED-LLaMA
 pictures/montages.png       `vitlens toybox montages` of the shipped lens, as it was measured
 """
 
@@ -61,6 +62,7 @@ def made() -> Path:
     draw_sensors(demo, model, folder)
     draw_similarity(demo, model, folder / "similarity.png")
     draw_attention(model, files, folder / "attention.png")
+    draw_edits(model, files, folder / "edits.png")
     save(montage_figure(shipped()), folder / "montages.png")
     shutil.rmtree(files)
     return folder
@@ -95,6 +97,19 @@ def draw_attention(model: ViTLens, drawings: Path, path: Path) -> None:
 
     drawn = draw(drawings / "drawn", World(), "test", 56, ATTENDED)
     save(attention_figure(attended(model, drawn, name=model.spec.name)), path)
+
+
+def draw_edits(model: ViTLens, drawings: Path, path: Path) -> None:
+    """What `vitlens toybox edits` draws."""
+    from vitlens.benchmarks.toybox import World
+    from vitlens.benchmarks.toybox.demo.compose import seed_adapter
+    from vitlens.benchmarks.toybox.demo.edits import SENSORS, edited, edits_figure
+    from vitlens.benchmarks.toybox.demo.paint import painting_decoder
+    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.display.pictures import save
+
+    drawn = draw(drawings / "edited", World(), "test", 5, SENSORS)
+    save(edits_figure(edited(seed_adapter(model), painting_decoder(model), drawn, World())), path)
 
 
 def draw_way(path: Path) -> None:

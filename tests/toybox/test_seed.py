@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,17 @@ from vitlens.benchmarks.toybox.demo.compose import (
     has_seed,
     seed_adapter,
     sensed,
+    tell_split,
 )
+from vitlens.benchmarks.toybox.demo.edits import SENSORS as SHOWN
+from vitlens.benchmarks.toybox.demo.edits import edited, edits_figure
 from vitlens.benchmarks.toybox.demo.generated import Generated
 from vitlens.benchmarks.toybox.demo.lookup import Lookup
-from vitlens.benchmarks.toybox.demo.paint import painting_decoder
+from vitlens.benchmarks.toybox.demo.paint import mixed_with, painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import composed_table
 from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
 from vitlens.benchmarks.toybox.training.clip import normalised
+from vitlens.benchmarks.toybox.training.host import answer
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.training.seed_language_task import LanguageTask, train_seed
 from vitlens.benchmarks.toybox.training.seed_networks import (
@@ -42,7 +47,7 @@ from vitlens.benchmarks.toybox.training.seed_networks import (
     seed_tokenizer,
 )
 from vitlens.benchmarks.toybox.training.seed_quantizer_task import Quantizing
-from vitlens.benchmarks.toybox.training.seed_tasks import EditedWorld, donors, edit_of
+from vitlens.benchmarks.toybox.training.seed_tasks import STORY, EditedWorld, donors, edit_of
 from vitlens.benchmarks.toybox.world.captions import TEMPLATES, captions, describe
 from vitlens.benchmarks.toybox.world.objects import ToyObject
 from vitlens.model import ViTLens
@@ -191,6 +196,29 @@ def test_it_learns_to_look_things_up_as_it_is_shown_them_later(
     assert all(set(batch.inputs) == {"line", "asked"} for batch in batches)
 
 
+def test_a_story_names_each_thing_in_its_place(
+    model: ViTLens, adapter: SeedLlamaAdapter, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = {name: sensed(adapter, drawn, name) for name in ("point_cloud", "audio", "tactile")}
+    after = mixed_with(drawn.things)
+
+    def reply(thing: ToyObject, line: str) -> str:
+        return line.format(answer(thing, "everything"))
+
+    def told(_: object, messages: list[Any], **options: Any) -> list[Any]:
+        rows = [(first, second, after[second]) for first, second in enumerate(after)]
+        for own, message in zip(rows, messages, strict=True):
+            places = zip(message[:3], ("point_cloud", "audio", "tactile"), own, strict=True)
+            assert all(torch.equal(part, codes[sensor][row]) for part, sensor, row in places)
+        lines = [[reply(drawn.things[row], line) for row, line in zip(own, STORY, strict=True)] for own in rows]
+        return [SimpleNamespace(text=", ".join([own[0], own[2], own[1]] if number else own)) for number, own in enumerate(lines)]
+
+    monkeypatch.setattr(compose, "converse", told)
+    found = tell_split(adapter, codes, drawn, "test")
+    assert found[0].right == 1, "the first thing is named first in every story"
+    assert all(1 / 6 <= row.right < 1 for row in found[1:]), "the others in one story, where nothing else is alike by chance"
+
+
 def test_edits_change_the_thing_and_nothing_else(things: list[ToyObject]) -> None:
     world = World()
     edits = [edit_of(thing, world) for thing in things]
@@ -244,7 +272,13 @@ def test_everything_is_measured(
     known = draw(tmp_path, World(), "train", 8, ["image"], workers=1)
     lookup = Lookup(model, known, sensed(adapter, known, "image"))
     looked_up = describe_codes(adapter, codes, drawn, "test", lookup=lookup)
-    assert [replace(row, look="codes", right=0) for row in looked_up] == [replace(row, right=0) for row in described]
+    assert [replace(row, neighbours=0, right=0) for row in looked_up] == [replace(row, right=0) for row in described]
+    assert {row.neighbours for row in looked_up} == {2}
+    told = tell_split(adapter, codes, drawn, "test", lookup=lookup)
+    assert [(row.sensors, row.label, row.neighbours) for row in told[3:]] == [
+        ("point_cloud+audio+tactile", label, 2) for label in ("1: shape", "2: material", "3: material")
+    ]
+    assert [row.label for row in told[:3]] == ["1: shape", "2: shape", "3: shape"]
     beside = compose_split(adapter, painting_decoder(model), model, codes, drawn, World(), lookup=lookup)
     prompted = [row for row in found if row.task != "codes" and row.sensors != OWN]
     assert [(row.task, row.sensors, row.label) for row in beside] == [(row.task, row.sensors, row.label) for row in prompted]
@@ -256,9 +290,32 @@ def test_everything_is_measured(
     assert Generated.from_dict(kept.to_dict()) == kept
 
 
+def test_the_figure_shows_what_is_made_of_what_was_measured(model: ViTLens, adapter: SeedLlamaAdapter, tmp_path: Path) -> None:
+    drawn = draw(tmp_path, World(), "test", 2, SHOWN, workers=1)
+    rows = edited(adapter, painting_decoder(model), drawn, World())
+    assert [[panel.head for panel in row][:2] for row in rows] == [
+        [name, "painted from its codes"] for name in ("point cloud", "depth")
+    ]
+    assert all(row[2].head == edit_of(thing, World()).asked[0] for row, thing in zip(rows, drawn.things, strict=True))
+    assert (rows[0][-1].picture == drawn[0]["image"]).all() and (rows[0][3].picture == rows[1][3].picture).mean() < 1
+    assert len(edits_figure(rows).axes) == 12
+
+
 def test_colours_are_judged_among_those_of_the_material(model: ViTLens, things: list[ToyObject]) -> None:
     pictures = _pictures(things)
     right, chance = colour_share(model, pictures, things)
     assert right > 0.7 and 0.15 < chance < 0.3
     others = [replace(t, colour=next(c for c in MATERIALS[t.material].colours if c != t.colour)) for t in things]
     assert colour_share(model, pictures, others)[0] < 0.3
+
+
+def test_the_shipped_one_describes_and_edits_what_it_never_saw(model: ViTLens, drawn: Drawn) -> None:
+    adapter = seed_adapter(model, pixels=painting_decoder(model))
+    codes = {name: sensed(adapter, drawn, name) for name in ("image", "point_cloud", "audio")}
+    rows = {(row.sensors, row.label): row for row in describe_codes(adapter, codes, drawn, "test")}
+    assert all(rows[key].right >= 0.6 for key in (("image", "shape"), ("point_cloud", "shape"), ("audio", "material")))
+    scan, sound = drawn.column("point_cloud")[0], drawn.column("audio")[1]
+    made = adapter.edit({"point_cloud": scan}, "make it of wood", temperature=0)
+    assert made.pictures[0].size == (64, 64) and "wood" in adapter.describe({"codes": made.codes[0]}, temperature=0).text
+    both = adapter.combine([{"point_cloud": scan}, {"audio": sound}], compose.COMPOSE[0], temperature=0)
+    assert both.pictures[0].size == (64, 64)

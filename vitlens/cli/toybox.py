@@ -252,6 +252,34 @@ def montages(
         say(f"figure: {figure}")
 
 
+@app.command()
+def edits(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The figure: .png, .svg or .pdf.")] = Path("edits.png"),
+    objects: Annotated[int, typer.Option("--objects", "-n", min=2, max=40, help="Held-out objects, a row each.")] = 5,
+    folder: Annotated[Path | None, typer.Option(help="Keep here what is drawn (default: a temporary folder).")] = None,
+    seed: SeedOption = 0,
+    num_workers: WorkersOption = 2,
+) -> None:
+    """Draw what the shipped SEED-LLaMA makes of scans, depth maps and sounds: described, painted, edited, composed."""
+    check_installed("vitlens toybox edits", HOSTS, "mllm")
+    from vitlens.benchmarks.toybox.demo.compose import seed_adapter
+    from vitlens.benchmarks.toybox.demo.edits import SENSORS, edited, edits_figure
+    from vitlens.benchmarks.toybox.demo.paint import painting_decoder
+    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.benchmarks.toybox.world.objects import World
+    from vitlens.display.pictures import FORMATS, save
+    from vitlens.model import load
+
+    output_file("figure", output, FORMATS)
+    if folder is not None:
+        output_folder("the objects", folder)
+    model, world = load("vitlens-toybox"), World(seed)
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        drawn = draw(Path(place), world, "test", objects, SENSORS, workers=num_workers)
+        rows = edited(seed_adapter(model), painting_decoder(model), drawn, world)
+    say(f"figure: {save(edits_figure(rows), output)}")
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="A zoo name, or a model folder.")] = "vitlens-toybox",

@@ -25,14 +25,14 @@ from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.lenses import Lenses
 from vitlens.adapters.seed.conversation import Reply
 from vitlens.adapters.seed.llama import Message, SeedLlamaAdapter
-from vitlens.benchmarks.toybox.demo.describe import WEIGHTS, Described, Reads, every_lens, naming_share
+from vitlens.benchmarks.toybox.demo.describe import WEIGHTS, Described, every_lens, naming_share
 from vitlens.benchmarks.toybox.demo.lookup import Lookup
 from vitlens.benchmarks.toybox.demo.paint import MIXTURES, mixed_with, paint, right_share
 from vitlens.benchmarks.toybox.sensors.catalogue import as_items, observe
-from vitlens.benchmarks.toybox.sensors.drawn import ASKED, Drawn
+from vitlens.benchmarks.toybox.sensors.drawn import ASKED, LABELS, Drawn
 from vitlens.benchmarks.toybox.training.host import QUESTIONS
 from vitlens.benchmarks.toybox.training.seed_networks import TEMPLATE, load_quantizer
-from vitlens.benchmarks.toybox.training.seed_tasks import COMPOSE, DRAW, Edit, edit_of
+from vitlens.benchmarks.toybox.training.seed_tasks import COMPOSE, DRAW, TELL, Edit, edit_of
 from vitlens.benchmarks.toybox.world.captions import TEMPLATES, describe, fill
 from vitlens.benchmarks.toybox.world.materials import MATERIALS
 from vitlens.benchmarks.toybox.world.objects import ToyObject, World
@@ -44,6 +44,8 @@ SHAPED = ("image", "point_cloud", "depth")
 """Senses whose things are edited."""
 COMPOSED = (("image", "image"), *MIXTURES)
 """The thing of the first sense is shown in the material of the second's."""
+STORIES = (("image", "image", "image"), ("point_cloud", "audio", "tactile"), ("depth", "audio", "thermal"))
+"""Three senses of three things, one after the other."""
 OWN = "own picture"
 """In the place of a sense: the painter draws the wanted object from its own picture's embedding. No edit can do better."""
 
@@ -106,8 +108,29 @@ def describe_codes(
     for sensor, own in codes.items():
         messages = _looked_up([[one, question] for one in own], adapter.quantizer.decode(torch.stack(own)), lookup)
         said = [reply.text for reply in converse(adapter, messages, max_images=0, max_new_tokens=16)]
-        look: Reads = "codes" if lookup is None else "neighbours"
-        found += [naming_share(said, drawn.things, label, sensor, look, split) for label in ASKED[sensor]]
+        rows = [naming_share(said, drawn.things, label, sensor, "codes", split) for label in ASKED[sensor]]
+        found += [replace(row, neighbours=_count(lookup)) for row in rows]
+    return found
+
+
+def tell_split(
+    adapter: SeedLlamaAdapter, codes: dict[str, list[Tensor]], drawn: Drawn, split: str, *, lookup: Lookup | None = None
+) -> list[Described]:
+    """Ask for a story of three things that three senses measured, in `STORIES`: is each one named right in its place?"""
+    found: list[Described] = []
+    seconds = mixed_with(drawn.things)
+    rows = [(first, second, seconds[second]) for first, second in enumerate(seconds)]
+    for senses in [story for story in STORIES if set(story) <= set(codes)]:
+        shown = [[codes[sensor][row] for sensor, row in zip(senses, own, strict=True)] for own in rows]
+        about = torch.stack([F.normalize(adapter.quantizer.decode(torch.stack(own)), dim=-1).sum(dim=0) for own in shown])
+        messages = _looked_up([[*own, TELL[0]] for own in shown], about, lookup)
+        told = [reply.text.split(",") for reply in converse(adapter, messages, max_images=0, max_new_tokens=40)]
+        for place, sensor in enumerate(senses):
+            said = [clauses[place] if place < len(clauses) else "" for clauses in told]
+            share = naming_share(
+                said, [drawn.things[own[place]] for own in rows], LABELS[sensor], "+".join(senses), "story", split
+            )
+            found.append(replace(share, label=f"{place + 1}: {share.label}", neighbours=_count(lookup)))
     return found
 
 
@@ -177,12 +200,11 @@ class _Studio:
     ) -> list[Composed]:
         """Paint embeddings [n, E]; is what the Toybox's CLIP sees what the things are?"""
         pictures = paint(self.decoder, embeddings, progress=True)
-        neighbours = 0 if self.lookup is None else self.lookup.neighbours
         found = []
         for label in labels:
             judge = colour_share if label == "colour" else partial(right_share, label=label)
             right, chance = judge(self.model, pictures, things)
-            found.append(Composed(task, sensors, label, len(things), right, chance, neighbours))
+            found.append(Composed(task, sensors, label, len(things), right, chance, _count(self.lookup)))
         return found
 
 
@@ -191,6 +213,10 @@ def _looked_up(messages: Sequence[Message], about: Tensor, lookup: Lookup | None
     if lookup is None:
         return list(messages)
     return [[*lookup.before(one), *message] for one, message in zip(about, messages, strict=True)]
+
+
+def _count(lookup: Lookup | None) -> int:
+    return 0 if lookup is None else lookup.neighbours
 
 
 def converse(adapter: SeedLlamaAdapter, messages: Sequence[Message], *, batch: int = 70, **options: Any) -> list[Reply]:

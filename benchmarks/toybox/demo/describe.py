@@ -35,9 +35,9 @@ from vitlens.model import ViTLens
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED: dict[HostKind, Path] = {kind: WEIGHTS / name for kind, name in HOST_FOLDERS.items()}
-Reads = Literal["class_token", "all", "patches", "codes", "neighbours"]
+Reads = Literal["class_token", "all", "patches", "codes", "story"]
 """Which of the ViT's tokens a host reads of the sensors with a lens: the Q-Former the class token or all, a LLaVA the patches; a
-SEED-LLaMA reads codes made of all of them, perhaps with what is nearest in an index before the question ("neighbours").
+SEED-LLaMA reads codes made of all of them, of one thing or of the three of a story.
 """
 ANSWERING: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 16}
 """The answers are a few words that may repeat: no beams, no penalty."""
@@ -65,6 +65,8 @@ class Described:
     items: int
     right: float
     chance: float
+    neighbours: int = 0
+    """How many of the nearest known things stood before the question."""
 
 
 def talking_host(

@@ -44,23 +44,23 @@ def tiles(things: Sequence[ToyObject]) -> Tile:
     """Tiles that are drawn when they are first asked for."""
 
     @cache
-    def tile(i: int, name: str) -> str:
+    def drawn(i: int, name: str) -> str:
         thing = things[i]
         if name == "image":
             return webp(picture(Stage(thing), size=256))
-        return _tile(name, observe(thing, [name])[name], _bearing(thing))
+        return address(tile(name, observe(thing, [name])[name], bearing(thing)))
 
-    return tile
+    return drawn
 
 
-def _bearing(thing: ToyObject) -> float:
+def bearing(thing: ToyObject) -> float:
     """Degrees from which the camera of the object's picture looks, about the vertical."""
     x, _, z = Stage(thing).room(0).position
     return float(np.rad2deg(np.arctan2(-z, x)))
 
 
-def _tile(name: str, array: np.ndarray, bearing: float) -> str:
-    """A small square picture of a measurement, as a data address; a scan is seen from `bearing`."""
+def tile(name: str, array: np.ndarray, bearing: float) -> bytes:
+    """A small square picture of a measurement, as PNG; a scan is seen from `bearing`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.2, 2.2), dpi=100)
@@ -71,7 +71,7 @@ def _tile(name: str, array: np.ndarray, bearing: float) -> str:
         axes.set_box_aspect(np.maximum(np.ptp(array[:, [0, 2, 1]], axis=0), 1e-6))
         axes.view_init(elev=18, azim=bearing)
         axes.axis("off")
-        return _figure(figure)
+        return _png(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     if name == "depth":
@@ -101,14 +101,13 @@ def _tile(name: str, array: np.ndarray, bearing: float) -> str:
         axes.imshow(np.log1p(array.max(axis=0)), cmap="magma", interpolation="nearest")
     else:
         axes.imshow(array, interpolation="nearest")
-    return _figure(figure)
+    return _png(figure)
 
 
-def _figure(figure: Figure) -> str:
-    """A figure as a data address."""
+def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor="white")
-    return address(stream.getvalue())
+    return stream.getvalue()
 
 
 def webp(pixels: np.ndarray) -> str:
@@ -140,7 +139,7 @@ def heatmaps(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) -> s
         for spine in axes.spines.values():
             spine.set_visible(False)
     figure.supylabel("image", color=INK, fontsize=11)
-    return _figure(figure)
+    return address(_png(figure))
 
 
 def projection(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) -> str:
@@ -184,7 +183,7 @@ def projection(things: Sequence[ToyObject], embeddings: Mapping[str, Tensor]) ->
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_color("#d5dbe1")
-    return _figure(figure)
+    return address(_png(figure))
 
 
 def _centred(embeddings: Tensor) -> np.ndarray:

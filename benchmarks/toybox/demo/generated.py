@@ -11,7 +11,15 @@ from vitlens.adapters.chat.host import ChatHost
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.seed.llama import SeedLlamaAdapter
 from vitlens.benchmarks.toybox.demo.compose import SHIPPED as SEED
-from vitlens.benchmarks.toybox.demo.compose import Composed, compose_split, describe_codes, has_seed, seed_adapter, sensed
+from vitlens.benchmarks.toybox.demo.compose import (
+    Composed,
+    compose_split,
+    describe_codes,
+    has_seed,
+    seed_adapter,
+    sensed,
+    tell_split,
+)
 from vitlens.benchmarks.toybox.demo.describe import Described, Reads, describe_split, shipped_hosts, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.evaluate import HELD_OUT
 from vitlens.benchmarks.toybox.demo.lookup import Lookup
@@ -89,6 +97,7 @@ def measure_generators(
             first = {name: own[: PAINTED[split]] for name, own in codes.items()}
             for lookup in lookups:
                 found.described.extend(describe_codes(adapter, codes, drawn, split, lookup=lookup))
+                found.described.extend(tell_split(adapter, codes, drawn, split, lookup=lookup))
                 if split == "test":
                     found.composed.extend(compose_split(adapter, decoder, model, first, drawn, world, lookup=lookup))
     return found

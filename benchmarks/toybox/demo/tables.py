@@ -83,7 +83,7 @@ DESCRIBED = {
     "class_token": "The same, looking at the class token of what a lens gives",
     "patches": "What the LLaVA says, which reads patch tokens alone",
     "codes": "What the SEED-LLaMA says, which reads codes",
-    "neighbours": "The same, with the two nearest pictures of an index before the question: a caption and codes each",
+    "story": "What the SEED-LLaMA tells of three things in one prompt, each by a sense of its own",
 }
 """Which tokens a host read -> the table's title."""
 
@@ -95,8 +95,14 @@ def generator_tables(found: Generated) -> list[Table]:
         "Share of painted pictures (percent) in which the Toybox's CLIP sees the right one first. The painter was trained on "
         "pictures' embeddings alone; with + the mean of two senses' embeddings, of two different things."
     )
-    described = {look: [row for row in found.described if row.look == look] for look in DESCRIBED}
-    tables = [_shares(DESCRIBED[look], rows, told) for look, rows in described.items() if rows]
+    tables = []
+    for look, title in DESCRIBED.items():
+        own = [row for row in found.described if row.look == look]
+        for neighbours in dict.fromkeys(row.neighbours for row in own):
+            beside = f"; with the {neighbours} nearest pictures of an index before the prompt, caption and codes" * bool(
+                neighbours
+            )
+            tables.append(_shares(title + beside, [row for row in own if row.neighbours == neighbours], told))
     return [
         *tables,
         _shares("What is painted", found.painted, drawn),

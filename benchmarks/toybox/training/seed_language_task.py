@@ -1,4 +1,4 @@
-"""The training of the Toybox's SEED-LLaMA: one LLaMA over words and codes learns to describe, to draw, to edit and to compose.
+"""The training of the Toybox's SEED-LLaMA: one LLaMA over words and codes learns to describe, draw, edit, compose and tell.
 
 Every line is a turn of the conversation that `SeedLlamaAdapter` has with it, in the same prompts and ids; what it replies is
 learned. Codes come from pictures alone. Before some prompts stand captions and codes of what is nearest to them among known
@@ -8,6 +8,7 @@ things, as in CM3leon (arXiv 2309.02591): so it learns to make use of an index.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from vitlens.benchmarks.toybox.training.host_task import AnswerLoss
 from vitlens.benchmarks.toybox.training.picture_task import PictureTask, collate_padded, flip, look, pick
 from vitlens.benchmarks.toybox.training.seed_networks import TEMPLATE, ClipQuantizer, SeedRecipe, build_language
 from vitlens.benchmarks.toybox.training.seed_quantizer_task import QuantizerTask, hidden_states
-from vitlens.benchmarks.toybox.training.seed_tasks import CAPTIONS, COMPOSE, DRAW, donors, edit_of
+from vitlens.benchmarks.toybox.training.seed_tasks import CAPTIONS, COMPOSE, DRAW, STORY, TELL, donors, edit_of
 from vitlens.benchmarks.toybox.world.captions import describe
 from vitlens.benchmarks.toybox.world.objects import ToyObject, World
 from vitlens.errors import InputError
@@ -40,8 +41,10 @@ Said = str | list[int]
 """A text, or the codes of a picture."""
 Place = tuple[int, int, int]
 """Which picture: of the edited thing (1) or not (0), mirrored (1) or not (0), number of the thing."""
-OFTEN = {"describe": 8, "draw": 3, "edit": 5, "compose": 4}
-"""How often each task is drawn, of 20 times."""
+PARTS = defaultdict(lambda: 1, cpu=4)
+"""Kind of device -> how many parts a batch is computed in."""
+OFTEN = {"describe": 8, "draw": 3, "edit": 5, "compose": 4, "tell": 3}
+"""How often each task is drawn, beside the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +64,20 @@ class Replying(nn.Module):
         self.language = language
 
     def forward(self, line: Tensor, asked: Tensor) -> Named:
-        """`asked` [b] says how many tokens of a line are the prompt."""
+        """`asked` [b] says how many tokens of a line are the prompt.
+
+        On a processor lines of like lengths go together, so that less padding is computed; a GPU has the room.
+        """
+        lengths = (line != 0).sum(dim=1)
+        order = lengths.argsort()
+        parts = [self._costs(line[rows, : int(lengths[rows[-1]])], asked[rows]) for rows in order.chunk(PARTS[line.device.type])]
+        return {"cost": torch.cat(parts)[order.argsort()]}
+
+    def _costs(self, line: Tensor, asked: Tensor) -> Tensor:
         logits = self.language(input_ids=line, attention_mask=(line != 0).long()).logits[:, :-1]
         cost = F.cross_entropy(logits.transpose(1, 2).float(), line[:, 1:], reduction="none")
         reply = (torch.arange(1, line.shape[1], device=line.device) >= asked[:, None]) & (line[:, 1:] != 0)
-        return {"cost": (cost * reply).sum(dim=1)}
+        return (cost * reply).sum(dim=1)
 
 
 class LanguageTask(PictureTask[tuple[Any, Any]]):
@@ -177,6 +189,14 @@ class LanguageTask(PictureTask[tuple[Any, Any]]):
         place, other = (0, mirrored, row), (0, int(flip(chance)), others[pick(len(others), chance)])
         user = (self._seen(place), self._seen(other), _one(COMPOSE, chance))
         return Turn(user, self._seen((1, mirrored, row)), self.embeddings[place] + self.embeddings[other])
+
+    def _tell(self, row: int, chance: torch.Generator) -> Turn:
+        """Three things, and what they are one after the other."""
+        rows = (row, pick(len(self.things), chance), pick(len(self.things), chance))
+        seen = [self._either(one, chance) for one in rows]
+        said = ", ".join(line.format(answer(thing, "everything")) for line, (thing, _) in zip(STORY, seen, strict=True))
+        about = torch.stack([self.embeddings[place] for _, place in seen]).sum(dim=0)
+        return Turn((*(self._seen(place) for _, place in seen), _one(TELL, chance)), said, about)
 
     def _either(self, row: int, chance: torch.Generator) -> tuple[ToyObject, Place]:
         edited = flip(chance)

@@ -1,4 +1,4 @@
-"""What the Toybox's SEED is told and asked: words about pictures, pictures of words, edits, and compositions of two things.
+"""What the Toybox's SEED is told and asked: words about pictures, pictures of words, edits, compositions, stories.
 
 An edit changes an object's colour or what it is made of; shape, form, pose and room stay. The changed object is drawn as any
 other: `EditedWorld` is the same world after one edit of every object.
@@ -21,8 +21,12 @@ RECOLOUR = ("make it {colour}", "change its colour to {colour}")
 REMAKE = ("make it of {material}", "change it to {material}", "make it of {colour} {material}")
 COMPOSE = ("the first made of the second", "show the first in the material of the second")
 """Of two pictures: the first thing, made of what the second is made of."""
+TELL = ("tell a story of these things", "what came after what?")
+"""Of three pictures."""
+STORY = ("first {}", "then {}", "at last {}")
+"""What is replied: one thing after the other, with a comma between."""
 _ADJECTIVES = tuple(material.adjective for material in MATERIALS.values())
-_LINES = (*DRAW, *RECOLOUR, *REMAKE, *COMPOSE, *CAPTIONS, *_ADJECTIVES, "user: assistant: an ,")
+_LINES = (*DRAW, *RECOLOUR, *REMAKE, *COMPOSE, *TELL, *STORY, *CAPTIONS, *_ADJECTIVES, "user: assistant: an ,")
 WORDS = tuple(re.sub(r"{\w*}", " ", line) for line in _LINES)
 """Lines that hold all words of instructions, beside what an object may be called."""
 
