@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import vitlens
 from vitlens.adapters.chat.llava_prompt import conversation
 from vitlens.adapters.generate.any_to_any import AnyToAny
-from vitlens.benchmarks.toybox import World, observe
+from vitlens.benchmarks.toybox import World
 from vitlens.benchmarks.toybox.demo import describe, generated
 from vitlens.benchmarks.toybox.demo.attention import class_shares
 from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host, talking_llava
@@ -32,8 +32,7 @@ from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.generators import train_generators
 from vitlens.benchmarks.toybox.training.host import HOST_FOLDERS, IMAGE, QUESTIONS, HostKind, HostRecipe, answer, tokenizers
 from vitlens.benchmarks.toybox.training.host_task import HostTask, behind_eye
-from vitlens.benchmarks.toybox.training.painter import PainterRecipe, build_autoencoder
-from vitlens.benchmarks.toybox.training.painter_task import DecoderTask
+from vitlens.benchmarks.toybox.training.painter import PainterRecipe
 from vitlens.benchmarks.toybox.training.picture_task import pacing
 from vitlens.benchmarks.toybox.training.recipes import GeneratorsRecipe
 from vitlens.cli.app import app
@@ -49,7 +48,6 @@ TINY = GeneratorsRecipe(
     composer=None,
     painter=PainterRecipe(
         autoencoder=ONCE,
-        decoder=ONCE,
         drawing=pacing(1, 16, warmup=1, average=0.9),
         autoencoder_channels=(8, 8, 8),
         drawing_channels=(16, 16),
@@ -103,22 +101,6 @@ def test_what_is_trained_is_not_trained_again(
         GeneratorsRecipe(clip_only=0)
     with pytest.raises(OptionError, match="one of a kind, found instructblip, instructblip"):
         GeneratorsRecipe(hosts=(HOST, HOST))
-
-
-def test_only_the_decoder_learns_to_please_the_eye(model: ViTLens, tmp_path: Path) -> None:
-    """Small pictures stay what they are; pictures that are seen alike cost nothing, others cost more than their pixels."""
-    autoencoder = build_autoencoder(TINY.painter or PainterRecipe()).requires_grad_(False)
-    pictures = torch.from_numpy(np.stack([observe(thing, ["image"])["image"] for thing in World().objects("train", 2)]))
-    task = DecoderTask(tmp_path, autoencoder, torch.randn(2, 2, 4, 16, 16), pictures, model, PainterRecipe(decoder=pacing(1, 2)))
-    learned = {name.split(".")[1] for name, p in task.network.named_parameters() if p.requires_grad}
-    assert learned == {"decoder", "post_quant_conv"} and not any(p.requires_grad for p in task.loss.parameters())
-    [item, *_] = [one for epoch in range(9) if (one := task[epoch, 0]).inputs["small"].sub(task.latents[0, 0]).abs().mean() < 0.5]
-    picture = item.targets["picture"][None]
-    assert torch.equal(picture[0].add(1).mul(127.5).round().byte().movedim(0, -1), pictures[0]), "mirrored as its small picture"
-    assert float(task.loss({"picture": picture}, {"picture": picture})) == 0
-    other = picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    pixels = (other - picture).abs().mean() + (other - picture).square().mean()
-    assert float(task.loss({"picture": other}, {"picture": picture})) > float(pixels) + 0.05
 
 
 def test_the_others_may_be_left_alone(trained: tuple[Path, Generated], model: ViTLens, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,11 +176,7 @@ def hosts(
             said = ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items())
             say(f"a tiny SEED-LLaMA: {said}; and a picture more of each object, after an edit")
         if recipe.painter is not None:
-            stages = {
-                "autoencoder": recipe.painter.autoencoder,
-                "its decoder further": recipe.painter.decoder,
-                "diffusion": recipe.painter.drawing,
-            }
+            stages = {"autoencoder": recipe.painter.autoencoder, "diffusion": recipe.painter.drawing}
             say("a tiny unCLIP: " + ", ".join(f"{name} {pace.schedule.epochs} epochs" for name, pace in stages.items()))
         return
     ignore_runs(output)

@@ -34,6 +34,8 @@ from vitlens.model import ViTLens
 
 PAINTED: dict[Split, int] = {"test": 196, "unseen_pairs": 84, "unseen_shapes": 100}
 """Objects of each split that are painted: a picture takes a while."""
+COMPOSED = 98
+"""Objects that pictures are made of by a SEED-LLaMA, in each of its tasks."""
 KNOWN = SeedRecipe().known
 """Training pictures that a SEED-LLaMA looks things up in."""
 
@@ -94,7 +96,7 @@ def measure_generators(
         found.painted.extend(painted(decoder, model, drawn, split))
         if adapter is not None:
             codes = {name: sensed(adapter, drawn, name) for name in sensors}
-            first = {name: own[: PAINTED[split]] for name, own in codes.items()}
+            first = {name: own[:COMPOSED] for name, own in codes.items()}
             for lookup in lookups:
                 found.described.extend(describe_codes(adapter, codes, drawn, split, lookup=lookup))
                 found.described.extend(tell_split(adapter, codes, drawn, split, lookup=lookup))

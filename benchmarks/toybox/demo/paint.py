@@ -26,7 +26,7 @@ from vitlens.display.progress import track
 from vitlens.model import ViTLens
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "painter"
-PAINTING: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.0, "noise_level": 0}
+PAINTING: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 2.0, "noise_level": 0}
 MIXTURES = (("point_cloud", "audio"), ("depth", "tactile"))
 """A sense that knows shapes and one that knows materials, of two different things."""
 

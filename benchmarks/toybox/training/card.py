@@ -117,8 +117,7 @@ def _painter_stage(painter: PainterRecipe | None) -> str:
     if painter is None:
         return "the shipped one."
     return (
-        f"an autoencoder ({_length(painter.autoencoder)}), its decoder further, in the eyes of the CLIP's ViT "
-        f"({_length(painter.decoder)}), and a diffusion model on its 16 x 16 x 4 latents, "
+        f"an autoencoder ({_length(painter.autoencoder)}), then a diffusion model on its 16 x 16 x 4 latents, "
         f"given a noised image embedding ({_length(painter.drawing)}, average of the weights)."
     )
 

@@ -138,8 +138,7 @@ def normalised(pictures: Tensor) -> Tensor:
 
 def standardised(x: Tensor) -> Tensor:
     """Pixels [..., 3, h, w] in 0 ... 1 -> of mean 0 and deviation 1, as far as the towers know."""
-    mean, std = (torch.tensor(values, device=x.device).view(3, 1, 1) for values in (MEAN, STD))
-    return (x - mean) / std
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 class ClipTowers(nn.Module):

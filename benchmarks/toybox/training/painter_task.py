@@ -1,4 +1,4 @@
-"""The training of the Toybox's painter, on pictures alone: its autoencoder, that one's decoder further, the diffusion model.
+"""The training of the Toybox's painter, on pictures alone: first its autoencoder, then the diffusion model.
 
 The diffusion model is given the image embedding noised by a varying amount, so that it forgives what is not quite a picture's
 embedding (as unCLIP does, arXiv 2204.06125).
@@ -6,32 +6,25 @@ embedding (as unCLIP does, arXiv 2204.06125).
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlens.benchmarks.toybox.training.clip import normalised, standardised
+from vitlens.benchmarks.toybox.training.clip import normalised
 from vitlens.benchmarks.toybox.training.painter import LATENT, PROMPT_WIDTH, PainterRecipe, build_autoencoder, build_pipeline
 from vitlens.benchmarks.toybox.training.picture_task import PictureTask, as_pixels, flip, look, pick
 from vitlens.devices import chosen_device
 from vitlens.disk import atomic
-from vitlens.encoder import LensEncoder
 from vitlens.model import ViTLens
 from vitlens.train import Trainer
 from vitlens.train.gradcache import Named
-from vitlens.vit import FrozenViT
 
-BLUR = 0.15
-"""What the decoder learns from is off by up to so many deviations of a small picture, as what is drawn will be."""
-SEEN = 1.0
-"""Weight of what the frozen ViT sees in a decoded picture, beside the error of its pixels."""
 NOISE_LEVELS = 400
 """Embeddings are noised by up to so many of the noising schedule's 1000 steps."""
 UNGUIDED = 0.1
@@ -49,7 +42,6 @@ def train_painter(
     data = torch.from_numpy(pictures)
     autoencoder = Trainer(AutoencoderTask(home / "autoencoder", data, recipe)).run().model
     latents, embeddings = _prepared(home / "prepared.pt", autoencoder, model, data)
-    autoencoder = Trainer(DecoderTask(home / "decoder", autoencoder, latents, data, model, recipe)).run().model
     autoencoder.register_to_config(scaling_factor=float(1 / latents.float().std()))
     torch.manual_seed(recipe.seed)
     pipe = build_pipeline(recipe, autoencoder, model, embeddings.flatten(0, 1))
@@ -94,74 +86,6 @@ class AutoencoderTask(PictureTask[Any]):
         """A picture, and the noise of its small picture."""
         picture = _centred(self.pictures[row])
         return {"picture": picture, "noise": torch.randn(4, LATENT, LATENT, generator=chance)}, {"picture": picture}
-
-    def result(self) -> Any:
-        """diffusers' module, frozen."""
-        return self.module.cpu().eval().requires_grad_(False)
-
-
-class Decoding(nn.Module):
-    """Small pictures [b, 4, 16, 16] -> pictures [b, 3, 64, 64] in -1 ... 1."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, small: Tensor) -> Named:
-        return {"picture": self.module.decode(small).sample.float()}
-
-
-class SightLoss(nn.Module):
-    """The error of the pixels, and how differently the frozen ViT sees the pictures: its tokens behind every block.
-
-    A perceptual loss in the manner of arXiv 1801.03924, in the eyes of the CLIP: what tells shapes and materials apart is small
-    in pixels.
-    """
-
-    def __init__(self, model: ViTLens) -> None:
-        super().__init__()
-        tower = cast(LensEncoder, model.tower("image"))
-        self.embed, self.vit = copy.deepcopy(tower.embed), copy.deepcopy(cast(FrozenViT, tower.vit))
-        self.eval().requires_grad_(False)
-
-    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """What comes back of the small pictures, and the pictures [b, 3, 64, 64] -> the loss."""
-        back, picture = outputs["picture"], targets["picture"]
-        with torch.no_grad():
-            wanted = self.sight(picture)
-        apart = [(found - true).square().sum(dim=-1).mean() for found, true in zip(self.sight(back), wanted, strict=True)]
-        return F.l1_loss(back, picture) + F.mse_loss(back, picture) + SEEN * torch.stack(apart).mean()
-
-    def sight(self, pictures: Tensor) -> list[Tensor]:
-        """The tokens [b, 65, D] behind every block, and the embedding [b, E], of length 1 each."""
-        layers = range(-len(self.vit.blocks), 0)
-        embedding, hidden = self.vit.look_through(self.embed(standardised(pictures / 2 + 0.5)), layers)
-        return [F.normalize(states, dim=-1) for states in (*hidden.values(), embedding)]
-
-
-class DecoderTask(PictureTask[Any]):
-    """The decoder of a trained autoencoder alone, further: small pictures [2, n, 4, 16, 16] -> pictures that look right.
-
-    The small pictures stay what they are, and so does a diffusion model that draws them.
-    """
-
-    def __init__(
-        self, folder: Path, module: Any, latents: Tensor, pictures: Tensor, model: ViTLens, recipe: PainterRecipe
-    ) -> None:
-        super().__init__(recipe.decoder, folder, recipe, len(pictures))
-        self.module, self.latents, self.pictures = module, latents, pictures
-        self.spread = float(latents.float().std())
-        for part in (module.decoder, module.post_quant_conv):
-            part.requires_grad_(True)
-        self.network, self.loss = Decoding(module), SightLoss(model)
-
-    def draw(self, row: int, chance: torch.Generator) -> tuple[Named, Named]:
-        """A small picture or its mirror image, a little off; and the picture."""
-        mirrored = int(flip(chance))
-        small = self.latents[mirrored, row].float()
-        off = BLUR * self.spread * torch.rand((), generator=chance) * torch.randn(small.shape, generator=chance)
-        picture = self.pictures[row].flip(1) if mirrored else self.pictures[row]
-        return {"small": small + off}, {"picture": _centred(picture)}
 
     def result(self) -> Any:
         """diffusers' module, frozen."""
