@@ -290,7 +290,8 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out objects: zero-shot classes and cross-modal retrieval, beside chance.
 
-    With `--hosts`: what the shipped language models say, and the shipped painter draws, of every sensor's measurements.
+    With `--hosts`: what the shipped language models say, and the shipped painter draws, of every sensor's measurements; that
+    takes more than an hour on two cores, so try `--objects 20` first.
     """
     if hosts:
         check_installed("vitlens toybox eval --hosts", HOSTS, "mllm")

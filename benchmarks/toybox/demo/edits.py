@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vitlens.adapters.generate.decoders import Decoder
-from vitlens.adapters.seed.llama import SeedLlamaAdapter
+from vitlens.adapters.seed.llama import Message, SeedLlamaAdapter
 from vitlens.benchmarks.toybox.demo.compose import converse
 from vitlens.benchmarks.toybox.demo.figures import INK, PALE, bearing, tile
 from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint
@@ -49,8 +49,8 @@ def edited(adapter: SeedLlamaAdapter, decoder: Decoder, drawn: Drawn, world: Wor
     sounds = [adapter.senses.codes({STRUCK: items[STRUCK][other]})[0] for other in others]
     edits = [edit_of(thing, world).asked[0] for thing in drawn.things]
     said = converse(adapter, [[one, QUESTIONS["everything"][0][0]] for one in codes], max_images=0, max_new_tokens=16)
-    asked = [[one, line] for one, line in zip(codes, edits, strict=True)]
-    mixed = [[one, sound, COMPOSE[0]] for one, sound in zip(codes, sounds, strict=True)]
+    asked: list[Message] = [[one, line] for one, line in zip(codes, edits, strict=True)]
+    mixed: list[Message] = [[one, sound, COMPOSE[0]] for one, sound in zip(codes, sounds, strict=True)]
     options = {"force_image": True, "max_images": 1, "max_new_tokens": adapter.vocabulary.length + 1, "draw": False}
     made = [reply.embeddings[0] for reply in converse(adapter, [*asked, *mixed], **options)]
     pictures = paint(decoder, torch.cat([adapter.quantizer.decode(torch.stack(codes)), torch.stack(made)]))
