@@ -102,14 +102,10 @@ def draw_attention(model: ViTLens, drawings: Path, path: Path) -> None:
 def draw_edits(model: ViTLens, drawings: Path, path: Path) -> None:
     """What `vitlens toybox edits` draws."""
     from vitlens.benchmarks.toybox import World
-    from vitlens.benchmarks.toybox.demo.compose import seed_adapter
-    from vitlens.benchmarks.toybox.demo.edits import SENSORS, edited, edits_figure
-    from vitlens.benchmarks.toybox.demo.paint import painting_decoder
-    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.benchmarks.toybox.demo.edits import shipped_figure
     from vitlens.display.pictures import save
 
-    drawn = draw(drawings / "edited", World(), "test", 5, SENSORS)
-    save(edits_figure(edited(seed_adapter(model), painting_decoder(model), drawn, World())), path)
+    save(shipped_figure(model, drawings / "edited", World()), path)
 
 
 def draw_way(path: Path) -> None:

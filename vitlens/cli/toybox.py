@@ -258,10 +258,7 @@ def edits(
 ) -> None:
     """Draw what the shipped SEED-LLaMA makes of scans, depth maps and sounds: described, painted, edited, composed."""
     check_installed("vitlens toybox edits", HOSTS, "mllm")
-    from vitlens.benchmarks.toybox.demo.compose import seed_adapter
-    from vitlens.benchmarks.toybox.demo.edits import SENSORS, edited, edits_figure
-    from vitlens.benchmarks.toybox.demo.paint import painting_decoder
-    from vitlens.benchmarks.toybox.sensors.drawn import draw
+    from vitlens.benchmarks.toybox.demo.edits import shipped_figure
     from vitlens.benchmarks.toybox.world.objects import World
     from vitlens.display.pictures import FORMATS, save
     from vitlens.model import load
@@ -269,11 +266,9 @@ def edits(
     output_file("figure", output, FORMATS)
     if folder is not None:
         output_folder("the objects", folder)
-    model, world = load("vitlens-toybox"), World(seed)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
-        drawn = draw(Path(place), world, "test", objects, SENSORS, workers=num_workers)
-        rows = edited(seed_adapter(model), painting_decoder(model), drawn, world)
-    say(f"figure: {save(edits_figure(rows), output)}")
+        figure = shipped_figure(load("vitlens-toybox"), Path(place), World(seed), objects=objects, workers=num_workers)
+    say(f"figure: {save(figure, output)}")
 
 
 @app.command("eval")

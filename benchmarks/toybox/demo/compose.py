@@ -186,9 +186,7 @@ class _Studio:
 
     def drawn(self, messages: Sequence[Message], about: Tensor) -> Tensor:
         """The embedding [n, E] of the one image that each message, which is about an embedding [n, E], is answered with."""
-        length, asked = self.adapter.vocabulary.length, _looked_up(messages, about, self.lookup)
-        replies = converse(self.adapter, asked, force_image=True, max_images=1, max_new_tokens=length + 1, draw=False)
-        return torch.stack([reply.embeddings[0] for reply in replies])
+        return imagined(self.adapter, _looked_up(messages, about, self.lookup))
 
     def own(self, things: Sequence[ToyObject]) -> Tensor:
         """The embeddings [n, E] of the things' own pictures."""
@@ -217,6 +215,13 @@ def _looked_up(messages: Sequence[Message], about: Tensor, lookup: Lookup | None
 
 def _count(lookup: Lookup | None) -> int:
     return 0 if lookup is None else lookup.neighbours
+
+
+def imagined(adapter: SeedLlamaAdapter, messages: Sequence[Message]) -> Tensor:
+    """The embedding [n, E] of the one image that each message is answered with."""
+    length = adapter.vocabulary.length
+    replies = converse(adapter, messages, force_image=True, max_images=1, max_new_tokens=length + 1, draw=False)
+    return torch.stack([reply.embeddings[0] for reply in replies])
 
 
 def converse(adapter: SeedLlamaAdapter, messages: Sequence[Message], *, batch: int = 70, **options: Any) -> list[Reply]:

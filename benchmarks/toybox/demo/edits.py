@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +13,15 @@ import torch
 
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.adapters.seed.llama import Message, SeedLlamaAdapter
-from vitlens.benchmarks.toybox.demo.compose import converse
+from vitlens.benchmarks.toybox.demo.compose import converse, imagined, seed_adapter
 from vitlens.benchmarks.toybox.demo.figures import INK, PALE, bearing, tile
-from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint
+from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import words
-from vitlens.benchmarks.toybox.sensors.drawn import Drawn
+from vitlens.benchmarks.toybox.sensors.drawn import Drawn, draw
 from vitlens.benchmarks.toybox.training.host import QUESTIONS
 from vitlens.benchmarks.toybox.training.seed_tasks import COMPOSE, edit_of
 from vitlens.benchmarks.toybox.world.objects import World
+from vitlens.model import ViTLens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +43,12 @@ class Panel:
     said: str = ""
 
 
+def shipped_figure(model: ViTLens, folder: Path, world: World, *, objects: int = 5, workers: int = 2) -> Figure:
+    """What the shipped SEED-LLaMA and painter make of the first held-out objects, drawn into `folder`."""
+    drawn = draw(folder, world, "test", objects, SENSORS, workers=workers)
+    return edits_figure(edited(seed_adapter(model), painting_decoder(model), drawn, world))
+
+
 def edited(adapter: SeedLlamaAdapter, decoder: Decoder, drawn: Drawn, world: World) -> list[list[Panel]]:
     """A row of panels for each object: measured, painted from its codes, edited, composed with another one's sound."""
     others, items = mixed_with(drawn.things), {name: drawn.column(name) for name in (*SHAPED, STRUCK)}
@@ -51,9 +59,8 @@ def edited(adapter: SeedLlamaAdapter, decoder: Decoder, drawn: Drawn, world: Wor
     said = converse(adapter, [[one, QUESTIONS["everything"][0][0]] for one in codes], max_images=0, max_new_tokens=16)
     asked: list[Message] = [[one, line] for one, line in zip(codes, edits, strict=True)]
     mixed: list[Message] = [[one, sound, COMPOSE[0]] for one, sound in zip(codes, sounds, strict=True)]
-    options = {"force_image": True, "max_images": 1, "max_new_tokens": adapter.vocabulary.length + 1, "draw": False}
-    made = [reply.embeddings[0] for reply in converse(adapter, [*asked, *mixed], **options)]
-    pictures = paint(decoder, torch.cat([adapter.quantizer.decode(torch.stack(codes)), torch.stack(made)]))
+    made = imagined(adapter, [*asked, *mixed])
+    pictures = paint(decoder, torch.cat([adapter.quantizer.decode(torch.stack(codes)), made]))
     plain, after, both = np.split(pictures, 3)
     rows = []
     for number, (thing, sense) in enumerate(zip(drawn.things, senses, strict=True)):

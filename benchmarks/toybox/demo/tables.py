@@ -99,10 +99,9 @@ def generator_tables(found: Generated) -> list[Table]:
     for look, title in DESCRIBED.items():
         own = [row for row in found.described if row.look == look]
         for neighbours in dict.fromkeys(row.neighbours for row in own):
-            beside = f"; with the {neighbours} nearest pictures of an index before the prompt, caption and codes" * bool(
-                neighbours
-            )
-            tables.append(_shares(title + beside, [row for row in own if row.neighbours == neighbours], told))
+            nearest = f"the {neighbours} nearest pictures of an index before the prompt, caption and codes"
+            full = f"{title}; with {nearest}" if neighbours else title
+            tables.append(_shares(full, [row for row in own if row.neighbours == neighbours], told))
     return [
         *tables,
         _shares("What is painted", found.painted, drawn),
