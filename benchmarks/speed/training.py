@@ -6,13 +6,15 @@ The reference runs the picture, the text and the sensor's tower in every step, w
 our attention; the anchors from the disk; that in bf16 (where the machine is fast at it), in micro-batches (GradCache), and with
 what a block saved for its backward pass computed again. Weights are random, items are the modalities' own examples in memory, the
 precision is float32 where nothing else is said. Every variant is a process of its own, so that its peak memory is its own; on a
-GPU the peak is what torch allocated there, on a CPU the process' resident memory.
+GPU the peak is what torch allocated there, on a CPU the process' resident memory in the steps after the first (on Linux;
+elsewhere from the start on). "No heap" tells glibc to give every block of a MiB back to the system at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -42,6 +44,7 @@ class Variant:
     changes: tuple[str, ...] = ()
     plain: bool = False
     """torch's attention."""
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 VARIANTS = {
@@ -49,6 +52,10 @@ VARIANTS = {
     "three towers": Variant(("anchors.cache=false",)),
     "cached anchors": Variant(),
     "cached, bf16": Variant(("precision=bf16",)),
+    "cached, bf16, recomputed": Variant(("precision=bf16", "gradient_checkpointing=true")),
+    "cached, bf16, recomputed, no heap": Variant(
+        ("precision=bf16", "gradient_checkpointing=true"), environment=(("MALLOC_MMAP_THRESHOLD_", str(2**20)),)
+    ),
     "cached, micro-batches": Variant(("micro_batch={micro}",)),
     "cached, recomputed": Variant(("gradient_checkpointing=true",)),
 }
@@ -80,11 +87,31 @@ def measure(recipe_name: str, folder: Path, changes: list[str], batch: int, step
     if plain:
         with_torch_attention(model)
     task = LensTask(recipe, model=model, train=rows(recipe.model.modality, 2 * batch))
+    peaks: list[float] = []
+    after_step = task.after_step
+
+    def watched() -> None:
+        after_step()
+        peaks.append(peak_memory())
+
+    task.after_step = watched  # type: ignore[method-assign]
     result = Trainer(task, progress=False).run()
     seconds = [float(row["seconds"]) for row in read_csv(result.folder / "log.csv")][1:]
-    gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": min(seconds, default=0.0), "peak": peak, "computed": task.anchors_computed}
+    return {"seconds": min(seconds, default=0.0), "peak": max(peaks[1:], default=0.0), "computed": task.anchors_computed}
+
+
+def peak_memory() -> float:
+    """The most memory since the last call, in MiB; where the system cannot start over, since the process began."""
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: the peak is what is resident now
+    return peak
 
 
 def in_a_process(arguments: argparse.Namespace, folder: Path, variant: Variant, steps: int) -> dict[str, float]:
@@ -92,7 +119,8 @@ def in_a_process(arguments: argparse.Namespace, folder: Path, variant: Variant, 
     changes = [*arguments.set, *(change.format(micro=arguments.micro) for change in variant.changes)]
     task = json.dumps([arguments.recipe, str(folder), changes, arguments.batch, steps, variant.plain])
     command = [sys.executable, "-m", "vitlens.benchmarks.speed.training", "--task", task]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | dict(variant.environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -27,6 +27,7 @@ from vitlens.store.engine import Engine
 from vitlens.train.anchors import AnchorTable
 from vitlens.train.evaluate import ZeroShot
 from vitlens.train.examples import BadItems, Order, TrainingBatch, seed_of
+from vitlens.train.frozen import into_file
 from vitlens.train.gradcache import Named
 from vitlens.train.items import TrainItems, tries_for
 from vitlens.train.losses import AnchorLoss, LogitScale, chance_loss
@@ -117,18 +118,22 @@ class LensTask(Task[ViTLens]):
         self.every_epochs = None if evaluation is None else recipe.evaluation.every_epochs
         if recipe.anchors.cache:
             self.model.to("cpu")  # from here on anchors come from the disk: their towers need no room on the device
-        if self.targeted is not None and self.targeted.from_pixels:
+        from_pixels = self.targeted is not None and self.targeted.from_pixels
+        if from_pixels:
             self.model.tower("image").to(device)
         self.bad = BadItems(recipe.data.max_bad_share, len(self.table))
         self.bad.add([(self.reader.name(row), why) for row, why in sorted(self.anchors.unusable.items())])
         self.order = self._order()
         along = {} if recipe.anchors.cache else self.anchors.readers
-        if self.targeted is not None and self.targeted.from_pixels:
+        if from_pixels:
             along = {**along, IMAGE: self.anchors.readers[IMAGE]}
         self.items = TrainItems(
             self.reader, self.order.usable, recipe.seed, recipe.data.augment, along, tries_for(recipe.data.max_bad_share)
         )
         self._learn(encoder)
+        if recipe.anchors.cache and not from_pixels and device.type == "cpu":
+            busy = set(self.network.parameters())
+            into_file((p for p in self.model.parameters() if p not in busy), recipe.folder)
 
     def _learn(self, encoder: LensEncoder) -> None:
         """Network and loss; nothing but a temperature is nothing that trains."""

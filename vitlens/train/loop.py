@@ -94,6 +94,11 @@ class _Run(Generic[Model]):
 
     def go(self) -> TrainingResult[Model]:
         """Resume, train, finish."""
+        with self.parallel.frozen_in_precision():
+            self._resume_and_train()
+        return self._finish()
+
+    def _resume_and_train(self) -> None:
         saved = from_main(self.checkpoints.latest() if self.main else None)
         if saved is not None:
             check_identity(saved["identity"], self.identity, self.options.folder)
@@ -110,7 +115,6 @@ class _Run(Generic[Model]):
             finally:
                 if self.logs is not None:
                     self.logs.close()
-        return self._finish()
 
     def _announce(self, *, resumed: bool) -> None:
         if not self.main:

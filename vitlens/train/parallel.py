@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vitlens.errors import MissingDependencyError, OptionError
+from vitlens.precision import torch_dtype
+from vitlens.train.frozen import in_run_precision
 from vitlens.train.gradcache import Named
 from vitlens.train.options import INSTALL, RunOptions
 from vitlens.train.task import Task
@@ -46,6 +48,7 @@ class Parallel:
 
     def __init__(self, task: Task[Any], accelerator: Any) -> None:
         options, count = task.options, accelerator.num_processes
+        self.precision, self.folder = torch_dtype(options.precision), options.folder
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
         self.sharded = options.parallel == "fsdp2" and count > 1
@@ -79,6 +82,12 @@ class Parallel:
             self.wrapped.set_requires_gradient_sync(last)
             return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def frozen_in_precision(self) -> AbstractContextManager[None]:
+        """Frozen matrices are in the precision of the run in this context; FSDP2 wants one dtype in every unit."""
+        if self.sharded or not isinstance(self.precision, torch.dtype):
+            return nullcontext()
+        return in_run_precision(self.network, self.precision, self.folder)
 
     def close(self) -> None:
         """Take the wrapping off."""

@@ -66,15 +66,18 @@ class RunState:
             put_back(self.weights, kept)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Copies of everything, as tensors and plain values. All processes must ask, one may write."""
+        """Everything, as tensors on the CPU and plain values, to be written before the next step: what is there is not copied.
+
+        All processes must ask, one may write.
+        """
         self.progress.bad = dict(self.bad.reasons)
         return {
             "progress": dict(vars(self.progress)),
-            "network": whole_copies(self.weights),
-            "loss": whole_copies(self.loss),
+            "network": _to_write(self.weights),
+            "loss": _to_write(self.loss),
             "optimizer": optimizer_state(self.optimizer),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "average": None if self.average is None else whole_copies(self.average.state),
+            "average": None if self.average is None else _to_write(self.average.state),
             "generators": from_all([rng_state(self.device)]),
         }
 
@@ -106,6 +109,12 @@ def whole_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: whole(value).cpu().clone() for name, value in state.items()}
 
 
+def _to_write(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors on the CPU; copies where a tensor is a part of more, which would be written with it."""
+    found = {name: whole(value).cpu() for name, value in state.items()}
+    return {name: x if x.untyped_storage().nbytes() == x.nbytes else x.clone() for name, x in found.items()}
+
+
 @torch.no_grad()
 def put_back(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Write saved values into live tensors, sharded or not.
@@ -135,7 +144,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     state = optimizer.state_dict()
     return {
         "state": {
-            index: {key: whole(value).cpu().clone() if isinstance(value, Tensor) else value for key, value in entry.items()}
+            index: {**entry, **_to_write({key: value for key, value in entry.items() if isinstance(value, Tensor)})}
             for index, entry in state["state"].items()
         },
         "param_groups": [dict(group) for group in state["param_groups"]],
