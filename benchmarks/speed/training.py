@@ -132,7 +132,7 @@ def compare(arguments: argparse.Namespace) -> None:
     variants = arguments.only or list(VARIANTS)
     with tempfile.TemporaryDirectory() as name, ProgressBar() as bar:
         # so that no variant below pays for filling the cache
-        first = in_a_process(arguments, Path(name) / "fill", VARIANTS["cached anchors"], 1)
+        first = in_a_process(arguments, Path(name) / "fill", VARIANTS["cached, micro-batches"], 1)
         for turn in range(arguments.rounds):  # in turns, so that another load on the machine does not hit one variant alone
             for place, chosen in enumerate(variants):
                 bar.update(chosen, turn * len(variants) + place, arguments.rounds * len(variants))

@@ -71,19 +71,21 @@ def into_file(
     With `kept` the parameters are copies of that dtype instead, and what lies in the file goes to `values`.
 
     Raises:
-        OSError: the disk takes no more; all values are still there.
+        OSError: the disk takes no more; it names `folder`, and all values are still there.
     """
     written: list[tuple[nn.Parameter, int, torch.dtype, torch.Size]] = []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            for parameter in dict.fromkeys(parameters):
+            for parameter in dict.fromkeys(p for p in parameters if p.numel()):
                 known = parameter.detach()
                 place = file.seek(-(-file.tell() // ALIGNED) * ALIGNED)
                 file.write(known.contiguous().flatten().view(torch.uint8).numpy().data)
                 file.flush()
                 written.append((parameter, place, known.dtype, known.shape))
                 parameter.data = known.new_empty(0) if kept is None else known.to(kept)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         finally:
             whole = torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8) if written else torch.empty(0)
             for parameter, place, dtype, shape in written:
