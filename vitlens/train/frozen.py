@@ -30,14 +30,11 @@ def in_run_precision(network: nn.Module, dtype: torch.dtype, folder: Path) -> It
     the network is on an accelerator, in memory.
     """
     wide = [p for p in _multiplied(network) if p.dtype == torch.float32]
-    values: dict[nn.Parameter, Tensor] = {}
     device = next((p.device for p in wide), torch.device("cpu"))
+    values = into_file(wide, folder, kept=dtype) if device.type == "cpu" else {p: p.detach().cpu() for p in wide}
     try:
-        if device.type == "cpu":
-            into_file(wide, folder, kept=dtype, values=values)
-        for parameter in () if device.type == "cpu" else wide:
-            values[parameter] = parameter.detach().cpu()
-            parameter.data = parameter.detach().to(dtype)
+        for parameter in values:
+            parameter.data = parameter.detach().to(dtype)  # nothing is left to do on a CPU
         yield
     finally:
         for parameter, known in values.items():
@@ -58,22 +55,17 @@ def _multiplied(network: nn.Module) -> Iterator[nn.Parameter]:
                 yield from module.parameters()
 
 
-def into_file(
-    parameters: Iterable[nn.Parameter],
-    folder: Path,
-    *,
-    kept: torch.dtype | None = None,
-    values: dict[nn.Parameter, Tensor] | None = None,
-) -> None:
+def into_file(parameters: Iterable[nn.Parameter], folder: Path, *, kept: torch.dtype | None = None) -> dict[nn.Parameter, Tensor]:
     """Let the values of `parameters` lie in an unnamed file in `folder`, which goes with the last of them; they can be read and
     written there as before.
 
-    With `kept` the parameters are copies of that dtype instead, and what lies in the file goes to `values`.
+    With `kept` the parameters are copies of that dtype instead. Returns what lies in the file.
 
     Raises:
-        OSError: the disk takes no more; it names `folder`, and all values are still there.
+        OSError: the disk takes no more; it names `folder`, and the parameters have their values.
     """
     written: list[tuple[nn.Parameter, int, torch.dtype, torch.Size]] = []
+    found: dict[nn.Parameter, Tensor] = {}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
@@ -84,17 +76,19 @@ def into_file(
                 file.flush()
                 written.append((parameter, place, known.dtype, known.shape))
                 parameter.data = known.new_empty(0) if kept is None else known.to(kept)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(folder)) from error
+        except BaseException as error:
+            kept = None  # also where a user stops it
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(folder)) from error
+            raise
         finally:
             whole = torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8) if written else torch.empty(0)
             for parameter, place, dtype, shape in written:
-                known = whole[place : place + shape.numel() * dtype.itemsize].view(dtype).view(shape)
-                if values is None:
-                    parameter.data = known
-                else:
-                    values[parameter] = known
+                found[parameter] = whole[place : place + shape.numel() * dtype.itemsize].view(dtype).view(shape)
+                if kept is None:
+                    parameter.data = found[parameter]
     _to_the_system()
+    return found
 
 
 def _to_the_system() -> None:
