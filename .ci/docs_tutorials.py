@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 SOURCES = Path(__file__).parents[1] / "docs" / "tutorials"
-BEGIN = "%reset -sf\nimport os, open3d\nos.makedirs({folder!r})\nos.chdir({folder!r})\ndel os, open3d"  # open3d greets Jupyter
+BEGIN = """%reset -sf
+import os
+from vitlens.libraries import load_open3d
+load_open3d()  # it greets Jupyter
+os.makedirs({folder!r})
+os.chdir({folder!r})
+del os, load_open3d"""
 SECONDS = 600
 """For one cell, on a machine that does much else."""
 

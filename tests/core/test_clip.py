@@ -134,13 +134,13 @@ def test_attention_is_torchs(bias: bool) -> None:
 
 
 def test_gradients_to_the_tokens_are_torchs() -> None:
-    theirs, x = attention(), torch.randn(2, 9, 32)
+    theirs, x = attention().double(), torch.randn(2, 9, 32, dtype=torch.float64)
     gradients = []
     for module in (theirs, Attention.of(theirs)):
         tokens = x.clone().requires_grad_(True)
         module(tokens, tokens, tokens, need_weights=False)[0].square().sum().backward()
         gradients.append(tokens.grad)
-    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=1e-10)
 
 
 def test_under_autocast_tokens_keep_their_dtype_and_the_mask_follows() -> None:
