@@ -229,7 +229,7 @@ def links(folder: Path, count: int) -> Path:
 
 def peak() -> float:
     """MiB that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def cpu_seconds() -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 
+from vitlens.benchmarks.speed.bulk import peak
 from vitlens.benchmarks.speed.figures import TorchAttention
 from vitlens.display.progress import ProgressBar
 from vitlens.display.table import Table
@@ -103,15 +103,15 @@ def measure(recipe_name: str, folder: Path, changes: list[str], batch: int, step
 def peak_memory() -> float:
     """The most memory since the last call, in MiB; where the system cannot start over, since the process began."""
     if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**20
+        most = torch.cuda.max_memory_allocated() / 2**20
         torch.cuda.reset_peak_memory_stats()
-        return peak
+        return most
     status = Path("/proc/self/status")
     if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    peak = next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return peak()
+    most = next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: the peak is what is resident now
-    return peak
+    return most
 
 
 def in_a_process(arguments: argparse.Namespace, folder: Path, variant: Variant, steps: int) -> dict[str, float]:
