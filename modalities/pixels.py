@@ -104,6 +104,18 @@ def check_patches(modality: str, size: int, vit: ViT) -> None:
         raise OptionError(f"{modality}: size {size} is not a multiple of the ViT's patch size {vit.patch_size}")
 
 
+def check_colours(modality: Modality) -> None:
+    """Let the options `mean` and `std` of an RGB picture be tuples of three numbers, those of `std` above 0.
+
+    Raises:
+        OptionError: they are not.
+    """
+    for option in ("mean", "std"):
+        object.__setattr__(modality, option, checks.numbers(f"{modality.name}: {option}", getattr(modality, option), 3))
+    if min(std := modality.options()["std"]) <= 0:
+        raise OptionError(f"{modality.name}: std must be above 0, found {std}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RGBModality(Modality):
     """What sensors with RGB pictures share: square input of `size` pixels, mean and std per channel, the ViT's own patches."""
@@ -114,10 +126,7 @@ class RGBModality(Modality):
 
     def __post_init__(self) -> None:
         checks.whole(f"{self.name}: size", self.size, least=1, most=MOST_SIZE)
-        for option in ("mean", "std"):
-            object.__setattr__(self, option, checks.numbers(f"{self.name}: {option}", getattr(self, option), 3))
-        if min(self.std) <= 0:
-            raise OptionError(f"{self.name}: std must be above 0, found {self.std}")
+        check_colours(self)
 
     def normalise(self, x: Tensor) -> Tensor:
         """RGB in 0..1, `[..., 3, h, w]`, less the mean, by the standard deviation."""

@@ -1,7 +1,7 @@
 """Point cloud: the surface of one object as xyz points, with colours where there are any.
 
-Preprocessing and the two ModEmbeds follow ViT-Lens-2 (arXiv 2311.16081): Point-BERT's groups of neighbours for ViT-L, and
-OpenShape's PointNet++ set abstraction for ViT-bigG.
+Preprocessing and two ModEmbeds follow ViT-Lens-2 (arXiv 2311.16081): Point-BERT's groups of neighbours for ViT-L, and
+OpenShape's PointNet++ set abstraction for ViT-bigG. A third draws the cloud as a picture for the ViT's own patches.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vitlens import checks
 from vitlens.errors import InputError, OptionError
 from vitlens.lens_config import LensConfig, PerceiverConfig
 from vitlens.modalities.companions import companions
+from vitlens.modalities.pixels import CLIP_MEAN, CLIP_STD, MOST_SIZE, check_colours, check_patches
 from vitlens.modalities.point_drawing import chair, draw_points, points_to_turn
 from vitlens.modalities.point_files import COLUMNS, EXTENSIONS, Points, read_points, split_columns
 from vitlens.modalities.point_pieces import GREY
@@ -43,7 +44,7 @@ class PointCloud(Modality):
     `up` is the axis that points up where the model was trained. `mirror` is the axis that is flipped after that turn, for models
     trained on mirror images: up="z" with mirror="y" swaps the y and z of y-up data, as OpenShape did (arXiv 2305.10764).
     `tokenizer`: "pointbert" (arXiv 2111.14819) takes `groups` groups of the `group_size` nearest neighbours; "pnsa" (arXiv
-    2305.10764) balls of `radius` with up to `group_size` points.
+    2305.10764) balls of `radius` with up to `group_size` points; "projection" the patches of a picture of `size` pixels.
     """
 
     name: ClassVar[str] = "point_cloud"
@@ -63,22 +64,31 @@ class PointCloud(Modality):
     mirror: Literal["x", "y", "z"] | None = None
     upsample: bool = True
     """Repeat the points of a smaller cloud so that the shape is fixed; False keeps as many as there are."""
-    tokenizer: Literal["pointbert", "pnsa"] = "pointbert"
+    tokenizer: Literal["pointbert", "pnsa", "projection"] = "pointbert"
     groups: int = 512
     group_size: int = 32
     encoder_width: int = 256
     radius: float = 0.2
+    size: int = 224
+    """Side of the picture that "projection" draws, pixels; `mean` and `std` are those of the picture encoder."""
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
     def __post_init__(self) -> None:
         checks.one_of("point_cloud: up", self.up, AXES)
         checks.one_of("point_cloud: mirror", self.mirror, (*AXES, None))
-        checks.one_of("point_cloud: tokenizer", self.tokenizer, ("pointbert", "pnsa"))
+        checks.one_of("point_cloud: tokenizer", self.tokenizer, ("pointbert", "pnsa", "projection"))
         for name in ("points", "groups", "group_size", "encoder_width"):
             checks.whole(f"point_cloud: {name}", getattr(self, name), least=1, most=1 << 20)
         for name in ("color", "upsample"):
             checks.flag(f"point_cloud: {name}", getattr(self, name))
         checks.number("point_cloud: radius", self.radius, above=0)
-        if self.points < max(self.groups, self.group_size):
+        checks.whole("point_cloud: size", self.size, least=1, most=MOST_SIZE)
+        check_colours(self)
+        if self.tokenizer == "projection":  # patches as the ViT has them need no lens of their own
+            for name in ("default_lens", "token_width"):
+                object.__setattr__(self, name, None)
+        elif self.points < max(self.groups, self.group_size):
             raise OptionError(f"point_cloud: {self.points} points cannot make {self.groups} groups of {self.group_size}")
 
     def read(
@@ -172,7 +182,7 @@ class PointCloud(Modality):
         import torch
 
         data = torch.from_numpy(np.array(to_array(sample.data), dtype=np.float32))
-        least = 1 if self.upsample or self.tokenizer == "pnsa" else self.group_size
+        least = 1 if self.upsample or self.tokenizer != "pointbert" else self.group_size
         if data.ndim != 2 or data.shape[1] not in (3, 6) or len(data) < least:
             raise InputError(sample.source, f"a cloud of shape {list(data.shape)}", f"[n, 3] or [n, 6] with n of {least} or more")
         if not data.isfinite().all():
@@ -201,9 +211,26 @@ class PointCloud(Modality):
         return cloud[farthest_point_sample(scaled[None], self.points, start)[0]]
 
     def build_embed(self, width: int, vit: ViT) -> nn.Module:
-        """`PointBertEmbed` or `PointNetEmbed`: `[b, n, 3 or 6]` -> `[b, groups, width]`."""
+        """The ModEmbed of `tokenizer`: `[b, n, 3 or 6]` -> `[b, groups, width]`, or `[b, patches, width]` of "projection".
+
+        Raises:
+            OptionError: `size` is not a multiple of the ViT's patch size.
+        """
         from vitlens.modalities.point_embeds import PointBertEmbed, PointNetEmbed
 
+        if self.tokenizer == "projection":
+            from vitlens.modalities.point_projection import ProjectionEmbed
+
+            check_patches(self.name, self.size, vit)
+            return ProjectionEmbed(
+                width=width,
+                size=self.size,
+                patch=vit.patch_size,
+                points=self.points,
+                mean=self.mean,
+                std=self.std,
+                up=AXES.index(self.up),
+            )
         channels = 6 if self.color else 3
         options = {"groups": self.groups, "group_size": self.group_size, "encoder_width": self.encoder_width}
         if self.tokenizer == "pnsa":

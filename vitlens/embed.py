@@ -44,6 +44,8 @@ class PatchEmbed(ModEmbed):
     """
 
     input_ndim = 4
+    pictures: ClassVar[bool] = False
+    """Whether the maps are pictures in the colours of the world, for `model.patches: image`."""
 
     def __init__(
         self,

@@ -30,6 +30,9 @@ from vitlens.adapters.generate.retrieval import EmbeddingIndex, TextBank
 from vitlens.errors import OptionError, SpaceError
 from vitlens.model import ViTLens
 
+CANDIDATE = 1 << 20
+"""How far apart the seeds of a picture's candidates are: further than an output's from the next output's."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -131,7 +134,7 @@ class AnyToAny:
         """Read, embed and describe the inputs, as far as the plans need it."""
         bridges = {plan.bridge for plan in plans}
         captions = () if self.index is None else tuple(m.caption for m in self.index.nearest(mixture.pooled, retrieve)[0])
-        if "embedding" in bridges:
+        if "embedding" in bridges or any(plan.request.candidates > 1 for plan in plans):
             _ = mixture.pooled
         if "picture" in bridges and mixture.only_picture:
             _ = mixture.picture
@@ -151,6 +154,10 @@ class AnyToAny:
     def _check(self, plan: Plan) -> None:
         if plan.card is None:
             return
+        if plan.request.candidates > 1 and not self.model.supports("image"):
+            raise OptionError(
+                f"candidates: {self.model.spec.name} has no image encoder to look at pictures; leave candidates at 1"
+            )
         decoder = self.decoder(plan.card.name)
         decoder.options(steps=plan.request.steps, guidance=plan.request.guidance, **plan.request.options)
         if plan.bridge != "picture":  # where the words go to what draws the picture
@@ -168,20 +175,32 @@ class AnyToAny:
             decoder = self.decoder(plan.card.name)
             condition = self._condition(plan, decoder, job)
             options = decoder.options(steps=request.steps, guidance=request.guidance, **request.options)
+            value, seed = self._nearest(decoder, condition, plan, job, options)
             made = Generated(
                 kind=request.kind,
-                value=decoder.generate(condition, seed=plan.seed, progress=job.progress, **options),
+                value=value,
                 bridge=plan.bridge,
                 decoder=decoder.name,
                 prompt=condition.sentence or None,
                 embedding=condition.embedding,
                 retrieved=job.captions if condition.before else (),
-                seed=plan.seed,
+                seed=seed,
                 options=options,
             )
         if request.path is not None:
             made.save(request.path)
         return made
+
+    def _nearest(
+        self, decoder: Decoder, condition: Condition, plan: Plan, job: _Job, options: Mapping[str, Any]
+    ) -> tuple[Any, int]:
+        """What the decoder makes and the seed of it: of the request's candidates the one nearest to the inputs."""
+        seeds = (plan.seed + number * CANDIDATE for number in range(plan.request.candidates))
+        drawn = ((decoder.generate(condition, seed=seed, progress=job.progress, **options), seed) for seed in seeds)
+        if plan.request.candidates == 1:
+            return next(drawn)
+        wanted = job.mixture.pooled
+        return max(drawn, key=lambda one: float(self.model.encode({"image": [one[0]]})["image"][0] @ wanted))
 
     def _condition(self, plan: Plan, decoder: Decoder, job: _Job) -> Condition:
         if plan.bridge == "picture":

@@ -11,7 +11,7 @@ from vitlens.adapters.generate.bridges import LinearBridge
 from vitlens.adapters.generate.decoder_cards import KINDS, DecoderCard, Kind, decoder_cards
 from vitlens.adapters.generate.mixture import Mixture
 from vitlens.adapters.generate.outputs import check_path, kind_of
-from vitlens.checks import one_of
+from vitlens.checks import one_of, whole
 from vitlens.errors import OptionError, SpaceError
 from vitlens.space import EmbeddingSpace
 
@@ -25,7 +25,8 @@ class Request:
     """One wanted output.
 
     `prompt` is said to the decoder besides the inputs, at the end of theirs; `options` are further arguments of its pipeline
-    (height, num_frames, audio_length_in_s ...); `path` is where the output is written as soon as it is made.
+    (height, num_frames, audio_length_in_s ...); `path` is where the output is written as soon as it is made. Of `candidates`
+    pictures the one is kept that the model itself finds nearest to the inputs (as DALL-E ranked its own, arXiv 2102.12092).
     """
 
     kind: Kind
@@ -36,11 +37,14 @@ class Request:
     steps: int | None = None
     guidance: float | None = None
     path: str | os.PathLike[str] | None = None
+    candidates: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionError(f"output {self.kind!r}: known are {', '.join(KINDS)}, or a file name")
+        if whole("candidates", self.candidates, least=1) > 1 and self.kind != "image":
+            raise OptionError(f"output {self.kind}: candidates are pictures, which the model can look at; leave candidates at 1")
         one_of("bridge", self.bridge, BRIDGES)
         twice = [name for name in ("steps", "guidance") if name in self.options]
         if twice:

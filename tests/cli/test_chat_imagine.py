@@ -140,6 +140,7 @@ def test_imagine_says_what_is_wrong_before_it_loads(files: dict[str, list[str]],
     assert "no input 'depth'" in run("imagine", *sound, "-w", "depth=1", "-o", tmp_path / "a.png", code=2)
     assert "--weight audio must be a number" in run("imagine", *sound, "-w", "audio=much", "-o", tmp_path / "a.png", code=2)
     assert "no decoder 'paint'" in run("imagine", *TOY, *sound, "--decoder", "paint", "-o", tmp_path / "a.png", code=2)
+    assert "only pictures are judged" in run("imagine", *sound, "--candidates", 2, "-o", tmp_path / "b.wav", code=2)
     plan = run("imagine", *sound, "-o", tmp_path / "a.png", "-o", tmp_path / "b.wav", "--dry-run")
     assert "sdxl" in plan and "audioldm2" in plan and "nothing was loaded" in plan
     assert "kandinsky-2.2" in run("imagine", "--list-decoders")

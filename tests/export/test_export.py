@@ -19,7 +19,7 @@ from tests.test_completeness import spec
 from vitlens.errors import ModelError, OptionError
 from vitlens.export import export_tower
 from vitlens.export.formats import FORMATS, open_onnx, open_openvino
-from vitlens.lens_config import PerceiverConfig
+from vitlens.lens_config import IdentityConfig, LensConfig, PerceiverConfig
 from vitlens.modality import list_modalities
 from vitlens.model import ViTLens
 from vitlens.space import EmbeddingSpace
@@ -30,7 +30,7 @@ SMALL_LENS = PerceiverConfig(depth=1, latents=4)
 SMALL_CLOUD = {"points": 96, "groups": 24, "group_size": 8, "encoder_width": 16}
 
 
-def tiny(name: str, *, lens: PerceiverConfig | None = None, **options: Any) -> ViTLens:
+def tiny(name: str, *, lens: LensConfig | None = None, **options: Any) -> ViTLens:
     made = spec(name)
     encoders = tuple(replace(encoder, options=options, lens=lens) for encoder in made.encoders)
     torch.manual_seed(0)
@@ -113,6 +113,16 @@ def test_balls_of_points_can_be_exported(tmp_path: Path) -> None:
     model = tiny("point_cloud", lens=SMALL_LENS, tokenizer="pnsa", color=True, **SMALL_CLOUD)
     export_tower(model, "point_cloud", tmp_path / "balls.xml")
     assert export_tower(model, "point_cloud", tmp_path / "balls.onnx").drift.difference < 1e-4
+
+
+@pytest.mark.slow
+def test_clouds_drawn_as_pictures_can_be_exported(tmp_path: Path) -> None:
+    model = tiny("point_cloud", lens=IdentityConfig(), tokenizer="projection", color=True, upsample=False, points=512, size=32)
+    made = export_tower(model, "point_cloud", tmp_path / "drawn.onnx")
+    assert made.drift.difference < 1e-4
+    graph, clouds = open_onnx(tmp_path / "drawn.onnx"), examples(model, "point_cloud", range(3, 6))
+    for batch in (clouds, clouds[:1, :300]):
+        np.testing.assert_allclose(graph(batch.numpy()), encoded(model, "point_cloud", batch), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -66,6 +66,9 @@ def imagine(
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the decoder (default: its card's).")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance of the decoder (default: its card's).")] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Of so many pictures keep the one that the model finds nearest to the inputs.")
+    ] = 1,
     offload: Annotated[
         str | None, typer.Option(help="Keep weights in main memory: model, or sequential (slower, smaller).")
     ] = None,
@@ -96,6 +99,8 @@ def imagine(
     kinds = [kind_of(path) for path in out]
     for path, kind in zip(out, kinds, strict=True):
         check_path(path, kind)
+    if candidates > 1 and "image" not in kinds:
+        raise OptionError("--candidates: only pictures are judged; give an --out such as beach.png, or leave it out")
     if not streams:
         raise OptionError("nothing to imagine from: give a file, such as --audio waves.wav, or --text")
     check_files(streams)
@@ -108,7 +113,8 @@ def imagine(
     from vitlens.adapters.generate.any_to_any import AnyToAny, Request
 
     with console.waiting(f"loading {model}"):
-        loaded = _model(model, streams, lenses, device, needs_text=bank is not None or describer is None)
+        more = [*(["text"] if bank is not None or describer is None else []), *(["image"] if candidates > 1 else [])]
+        loaded = _model(model, streams, lenses, device, more)
     chosen = _decoders(loaded, model, kinds, decoder)
     load = {"offload": offload, "device": device}
     wordy = any(not isinstance(name, str) or name in BY_TEXT.values() for name in chosen) or "text" in kinds
@@ -119,7 +125,7 @@ def imagine(
         bank=_bank(loaded, streams, bank) if describer is None and wordy else None,
         load_options={name: value for name, value in load.items() if value is not None},
     )
-    wanted = [_request(Request, kind, path, prompt, steps, guidance) for kind, path in zip(kinds, out, strict=True)]
+    wanted = [_request(Request, kind, path, prompt, steps, guidance, candidates) for kind, path in zip(kinds, out, strict=True)]
     made = made_by.generate(
         streams, wanted, weights=weights, seed=seed, allow_other_space=allow_other_space, read_options=options
     )
@@ -128,10 +134,13 @@ def imagine(
         console.say(f"{path}: {how}" if one.kind != "text" else f"{path}: {one.value}")
 
 
-def _request(kind_of_request: Any, kind: str, path: Path, prompt: str, steps: int | None, guidance: float | None) -> Any:
+def _request(
+    kind_of_request: Any, kind: str, path: Path, prompt: str, steps: int | None, guidance: float | None, candidates: int
+) -> Any:
     if kind == "text":
         return kind_of_request(kind, path=path)
-    return kind_of_request(kind, path=path, prompt=prompt, steps=steps, guidance=guidance)
+    several = {"candidates": candidates} if kind == "image" else {}
+    return kind_of_request(kind, path=path, prompt=prompt, steps=steps, guidance=guidance, **several)
 
 
 def _weights(given: Sequence[str] | None, streams: Streams) -> dict[str, float] | None:
@@ -148,14 +157,13 @@ def _number(text: str) -> float | str:
         return text
 
 
-def _model(name: str, streams: Streams, lenses: Mapping[str, str], device: str | None, *, needs_text: bool) -> ViTLens:
-    """The model with the towers that are needed, and with the lenses that come from elsewhere."""
+def _model(name: str, streams: Streams, lenses: Mapping[str, str], device: str | None, more: Sequence[str]) -> ViTLens:
+    """The model with the towers of the streams and `more`, and with the lenses that come from elsewhere."""
     from vitlens.adapters.lenses import with_sensors
     from vitlens.model import load
 
     towers = [stream for stream in streams if stream != "text" and stream not in lenses]
-    towers += ["text"] if needs_text or "text" in streams else []
-    towers += ["image"] if name in SHIPPED else []
+    towers += [*more, *(["text"] if "text" in streams else []), *(["image"] if name in SHIPPED else [])]
     loaded = load(name, modalities=list(dict.fromkeys(towers)) or None, device=device)
     return with_sensors(loaded, lenses) if lenses else loaded
 

@@ -112,7 +112,7 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
     else:
         encoder = new_encoder(model, spec, random=options.vit_weights == "random")
         if options.patches == "image":
-            see_as_grey(encoder.embed, _image_embed(model, options.modality))
+            see_as_picture(encoder.embed, _image_embed(model, options.modality))
     if encoder.vit.embed_dim != model.space.dim:
         raise OptionError(
             f"the {options.modality} encoder gives embeddings of {encoder.vit.embed_dim} values, "
@@ -126,12 +126,12 @@ def with_new_encoder(model: ViTLens, recipe: Recipe) -> ViTLens:
 
 
 def assembled(model: ViTLens, name: str, spec: EncoderSpec, encoder: LensEncoder) -> ViTLens:
-    """A model of the anchors' towers and `encoder`, which replaces one of the same modality."""
-    encoders = {key: _as_encoder(value) for key, value in model.encoders.items() if key != spec.modality}
-    if IMAGE in encoders:
+    """A model of the anchors' towers and `encoder`, which takes the place of one of the same modality."""
+    encoders = {key: _as_encoder(value) for key, value in model.encoders.items()}
+    if IMAGE in encoders and spec.modality != IMAGE:
         _share_frozen(encoder.vit, encoders[IMAGE].vit)
-    specs = tuple(e for e in model.spec.encoders if e.modality != spec.modality)
-    whole = replace(model.spec, name=name, encoders=(*specs, spec), logit_scale=model.logit_scale)
+    specs = {**{e.modality: e for e in model.spec.encoders}, spec.modality: spec}
+    whole = replace(model.spec, name=name, encoders=tuple(specs.values()), logit_scale=model.logit_scale)
     return ViTLens(spec=whole, encoders={**encoders, spec.modality: encoder}, text=model.text).eval()
 
 
@@ -167,9 +167,9 @@ def new_encoder(model: ViTLens, spec: EncoderSpec, *, random: bool = False) -> L
     return build_encoder(spec, vit=vit)
 
 
-def see_as_grey(embed: nn.Module, picture: PatchEmbed) -> None:
+def see_as_picture(embed: nn.Module, picture: PatchEmbed) -> None:
     """Let a new ModEmbed of c channels see a map as `picture` sees a grey picture: each channel takes 1/c of what its colours sum
-    up to, and the positions are left to the ViT.
+    up to, and the positions are left to the ViT. One that makes pictures sees their colours.
 
     Raises:
         OptionError: no patches, or of another size than the picture's.
@@ -182,7 +182,8 @@ def see_as_grey(embed: nn.Module, picture: PatchEmbed) -> None:
             f"found {found}; leave model.patches at 'new'"
         )
     with torch.no_grad():
-        embed.conv1.weight.copy_((wanted.sum(dim=1, keepdim=True) / embed.conv1.weight.shape[1]).expand_as(embed.conv1.weight))
+        grey = wanted.sum(dim=1, keepdim=True) / embed.conv1.weight.shape[1]
+        embed.conv1.weight.copy_(wanted if embed.pictures else grey.expand_as(embed.conv1.weight))
         if embed.conv1.bias is not None:
             embed.conv1.bias.zero_() if picture.conv1.bias is None else embed.conv1.bias.copy_(picture.conv1.bias)
         if hasattr(embed, "pos_emb"):

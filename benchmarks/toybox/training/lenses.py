@@ -31,15 +31,16 @@ LENSES: dict[str, ModelOptions] = {
     "point_cloud": ModelOptions(
         modality="point_cloud",
         options={
-            "points": 512,
+            "points": 2048,
             "color": True,
-            "tokenizer": "pnsa",
-            "groups": 32,
-            "group_size": 16,
-            "radius": 0.35,
-            "encoder_width": 128,
+            "tokenizer": "projection",
+            "size": 64,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
         },
-        lens={"kind": "perceiver", "depth": 2},
+        lens={"kind": "identity"},
+        trains=Trainable(class_token=True, first_blocks=1),
+        patches="image",
     ),
     "depth": ModelOptions(
         modality="depth",
@@ -98,9 +99,10 @@ EPOCHS = {"point_cloud": 10, "depth": 6, "tactile": 10, "audio": 6, "eeg": 10, "
 """Of each lens."""
 OBJECTS = {**dict.fromkeys(LENSES, 12_000), "eeg": 24_000, "thermal": 24_000, "pressure": 24_000}
 """Training objects that each lens looks at, the first of those that the CLIP saw: more where a sensor tells less."""
-AUGMENTED = ("point_cloud", "tactile", "thermal", "imu", "pressure")
+AUGMENTED = ("tactile", "thermal", "imu", "pressure")
 """Sensors whose training items are augmented. The masks and shifts of sound and EEG are made for long recordings: they hide the
-first moment of a blow, or of a glance. A depth map is compared with its picture patch by patch, which another crop is not.
+first moment of a blow, or of a glance. A depth map is compared with its picture patch by patch, which another crop is not; a scan
+that is turned shows another side than its picture.
 """
 SPEAKING = TokenOptions(
     class_state=ClassStateOptions(weight=1.0), patches=PatchOptions(kind="readers"), spread=SpreadOptions(weight=4.0)

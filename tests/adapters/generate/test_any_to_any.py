@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 import vitlens
 from tests.adapters.generate import tiny_diffusers as tiny
-from vitlens.adapters.generate.any_to_any import AnyToAny, Request
+from vitlens.adapters.generate.any_to_any import CANDIDATE, AnyToAny, Request
 from vitlens.adapters.generate.bridges import fit_bridge
 from vitlens.adapters.generate.conditioning import Condition
 from vitlens.adapters.generate.decoder_cards import DecoderCard, decoder_card
@@ -151,6 +151,29 @@ def test_a_mixture_drives_the_pipeline_as_its_embedding_would_by_hand() -> None:
     turned = dict(reversed(list(inputs.items())))
     again, _ = imagine.generate(turned, ["image", "image"], weights={"audio": 0.75, "depth": 0.25}, seed=5)
     assert np.abs(np.asarray(again.value, float) - np.asarray(first.value, float)).max() <= 1
+
+
+def test_of_several_pictures_the_one_nearest_to_the_inputs_is_kept() -> None:
+    card = tiny.tiny_card("unclip-h", space=model().space)
+    imagine = AnyToAny(model(), decoders=[Decoder(card, tiny.unclip(model().space.dim, text=False))])
+    inputs = {"audio": thing()["audio"]}
+    kept, next_one = imagine.generate(inputs, [Request("image", candidates=3), Request("image", candidates=3)], seed=5)
+    seeds = [5 + number * CANDIDATE for number in range(3)]
+    alone = [imagine.generate(inputs, ["image"], seed=seed)[0].value for seed in seeds]
+    near = embed("image", *alone) @ embed("audio", thing()["audio"])[0]
+    assert kept.seed == seeds[int(near.argmax())] and len(set(near.tolist())) == 3
+    assert np.array_equal(np.asarray(kept.value), np.asarray(alone[int(near.argmax())]))
+    assert next_one.seed not in seeds
+
+
+def test_candidates_are_pictures_and_need_a_model_that_sees() -> None:
+    with pytest.raises(OptionError, match="output audio: candidates are pictures"):
+        Request("audio", candidates=2)
+    with pytest.raises(OptionError, match="candidates must be a whole number"):
+        Request("image", candidates=0)
+    blind = vitlens.load("vitlens-toybox", modalities=["audio"], device="cpu")
+    with pytest.raises(OptionError, match="vitlens-toybox has no image encoder to look at pictures"):
+        AnyToAny(blind, decoders=[ours()]).generate({"audio": thing()["audio"]}, [Request("image", candidates=2)])
 
 
 def test_the_models_image_tower_stands_in_for_a_decoders_image_encoder() -> None:
