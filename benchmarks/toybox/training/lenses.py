@@ -1,7 +1,8 @@
 """The recipes of the Toybox: a lens for each sensor in front of its frozen ViT, and the ablations of the method.
 
-They are ordinary recipes of `vitlens.train`, sized for 64 x 64 pictures and patches of 8. Scans, depth, touch have the kinds of
-ModEmbed and lens of ViT-Lens-2 (arXiv 2311.16081); sound and EEG, which have perceivers there, learn faster as depth does.
+They are ordinary recipes of `vitlens.train`, sized for 64 x 64 pictures and patches of 8. Depth and touch have the kinds of
+ModEmbed and lens of ViT-Lens-2 (arXiv 2311.16081); sound and EEG, which have perceivers there, learn faster as depth does, and
+scans, which have one too, are drawn as pictures: that way the lens knows shapes it was never trained on.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ LENSES: dict[str, ModelOptions] = {
         trains=Trainable(class_token=True, first_blocks=2),
     ),
 }
-"""What trains for each sensor: a perceiver for scans; for the others new tokens, and the ViT's first blocks as their lens."""
+"""What trains for each sensor: new tokens, and the ViT's first blocks as their lens."""
 
 EPOCHS = {"point_cloud": 10, "depth": 6, "tactile": 10, "audio": 6, "eeg": 10, "thermal": 12, "imu": 12, "pressure": 12}
 """Of each lens."""
