@@ -21,6 +21,9 @@ from vitlens.lens_config import PerceiverConfig
 from vitlens.modality import get_modality
 from vitlens.model import ViTLens
 from vitlens.towers import from_huggingface
+from vitlens.train import Recipe
+from vitlens.train.recipe import ModelOptions
+from vitlens.train.start import with_new_encoder
 from vitlens.vit import Trainable, ViTSpec, resize_positions
 
 SENSORS = ("point_cloud", "depth", "tactile", "audio", "eeg")
@@ -43,6 +46,15 @@ def tower(host: object) -> HostTower:
 
 def examples(model: ViTLens, sensor: str) -> list[object]:
     return [model.modality(sensor).example(seed) for seed in range(2)]
+
+
+def perceiving() -> ViTLens:
+    """The Toybox's ViT, frozen whole, behind a new perceiver of scans: as the published lens is built."""
+    clip = vitlens.load("vitlens-toybox", modalities=["image", "text"], device="cpu")
+    scans = {"points": 128, "groups": 16, "group_size": 8, "encoder_width": 16}
+    options = ModelOptions(modality="point_cloud", options=scans, lens={"kind": "perceiver", "depth": 2})
+    torch.manual_seed(0)
+    return with_new_encoder(clip, Recipe(name="perceiving", model=options))
 
 
 @pytest.mark.parametrize("sensor", SENSORS)
@@ -88,7 +100,8 @@ def test_tokens_come_to_where_the_host_is(host: object) -> None:
         assert (found.device.type, found.dtype) == ("meta", torch.bfloat16)
 
 
-def test_streams_share_one_pass(model: ViTLens, tower: HostTower) -> None:
+def test_streams_share_one_pass(tower: HostTower) -> None:
+    model = perceiving()
     scan = LensStream.from_model(model, "point_cloud")
     pixels = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -146,12 +159,11 @@ def test_width_and_number_of_tokens_are_checked(tower: HostTower) -> None:
         HostTower(tower.view, name="x", positions="stretch")  # type: ignore[arg-type]
 
 
-def test_a_lens_with_positions_for_its_own_number_of_tokens_brings_them(model: ViTLens, host: object, tower: HostTower) -> None:
-    found = zoo.find_pretrained("vitlens-toybox", modalities=["point_cloud"])
-    [encoder] = found.spec.encoders
-    spec = replace(found.spec, encoders=(replace(encoder, lens=PerceiverConfig(depth=2, latents=50)),))
-    head = "encoders.point_cloud."
-    state = {key: value.float() for key, value in (found.state or {}).items()}
+def test_a_lens_with_positions_for_its_own_number_of_tokens_brings_them(host: object, tower: HostTower) -> None:
+    whole, head = perceiving(), "encoders.point_cloud."
+    known = whole.spec.restricted(["point_cloud"])
+    spec = replace(known, encoders=(replace(known.encoders[0], lens=PerceiverConfig(depth=2, latents=50)),))
+    state = {key: value for key, value in whole.state_dict().items() if key.startswith(head)}
     latents, positions = state[head + "lens.latents"][:50], resize_positions(state[head + "vit.positions"], 50, prefix=1)
     state |= {head + "lens.latents": latents, head + "vit.positions": positions + 0.1 * torch.randn_like(positions)}
     small = ViTLens.from_state(zoo.Pretrained(spec, state, "made up"))
