@@ -34,7 +34,7 @@ class PainterRecipe:
     """Numbers of the painter's training: its stages, each with its own pace."""
 
     autoencoder: RunOptions = field(default_factory=lambda: pacing(2, 32, lr=2e-3, weight_decay=0.01))
-    drawing: RunOptions = field(default_factory=lambda: pacing(19, 64, lr=1e-3, weight_decay=0.01, average=0.999))
+    drawing: RunOptions = field(default_factory=lambda: pacing(27, 64, lr=1e-3, weight_decay=0.01, average=0.999))
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     drawing_channels: tuple[int, ...] = (64, 96)
     seed: int = 0
