@@ -45,8 +45,11 @@ def test_it_says_where_it_is_and_logs_json(served: Served) -> None:
     assert served.line.startswith("vitlens-tiny-random at http://127.0.0.1:")
     reply = httpx.post(f"{served.address}/v1/embeddings", json={"input": "a"}, headers={"X-Request-ID": "seen"}, timeout=60)
     assert reply.status_code == 200 and reply.headers["x-request-id"] == "seen"
-    lines = [json.loads(line) for line in served.log.read_text().splitlines()]
-    assert any(line.get("request_id") == "seen" and line["status"] == 200 for line in lines)
+    end, logged = time.monotonic() + 30, False
+    while not logged and time.monotonic() < end:  # the line is written after the answer
+        lines = [json.loads(line) for line in served.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        logged = any(line.get("request_id") == "seen" and line["status"] == 200 for line in lines)
+    assert logged
 
 
 def test_an_upload_that_drips_is_ended_with_a_sentence(served: Served) -> None:
