@@ -47,6 +47,7 @@ def test_it_says_where_it_is_and_logs_json(served: Served) -> None:
     assert reply.status_code == 200 and reply.headers["x-request-id"] == "seen"
     end, logged = time.monotonic() + 30, False
     while not logged and time.monotonic() < end:  # the line is written after the answer
+        time.sleep(0.02)
         lines = [json.loads(line) for line in served.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         logged = any(line.get("request_id") == "seen" and line["status"] == 200 for line in lines)
     assert logged

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 import vitlens
 from vitlens.adapters.chat.llava_prompt import conversation
-from vitlens.adapters.generate.any_to_any import CANDIDATE, AnyToAny
+from vitlens.adapters.generate.any_to_any import AnyToAny
 from vitlens.benchmarks.toybox import World
 from vitlens.benchmarks.toybox.demo import describe, generated
 from vitlens.benchmarks.toybox.demo.attention import class_shares
 from vitlens.benchmarks.toybox.demo.describe import ANSWERING, ask, describe_split, naming_right, talking_host, talking_llava
 from vitlens.benchmarks.toybox.demo.generated import Generated
-from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, paint_nearest, painting_decoder
+from vitlens.benchmarks.toybox.demo.paint import mixed_with, paint, painting_decoder
 from vitlens.benchmarks.toybox.demo.tables import DESCRIBED, generator_tables
 from vitlens.benchmarks.toybox.sensors import drawn as sensors_drawn
 from vitlens.benchmarks.toybox.sensors.catalogue import SENSORS
@@ -266,16 +266,6 @@ def test_the_shipped_painter_draws_what_was_scanned(model: ViTLens, drawn: objec
     seen = model.encode({"image": list(pictures)})["image"]
     own, others = F.cosine_similarity(seen, embeddings), F.cosine_similarity(seen, embeddings.roll(1, 0))
     assert own.mean() > others.mean() + 0.1
-
-
-def test_of_several_paintings_the_nearest_one_is_kept(model: ViTLens, drawn: object) -> None:
-    decoder = painting_decoder(model)
-    embeddings = model.encode({"image": drawn.column("image")[:4]})["image"]  # type: ignore[attr-defined]
-    near = lambda pictures: (model.encode({"image": list(pictures)})["image"] * embeddings).sum(-1)  # noqa: E731
-    kept = paint_nearest(decoder, embeddings, model, candidates=3)
-    tries = torch.stack([near(paint(decoder, embeddings, seed=number * CANDIDATE)) for number in range(3)])
-    assert torch.allclose(near(kept), tries.amax(dim=0), atol=1e-3)
-    assert (tries.amax(dim=0) > tries[0] + 1e-3).any()
 
 
 def test_the_painter_is_an_ordinary_decoder(model: ViTLens, drawn: object, tmp_path: Path) -> None:

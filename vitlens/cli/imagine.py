@@ -113,8 +113,8 @@ def imagine(
     from vitlens.adapters.generate.any_to_any import AnyToAny, Request
 
     with console.waiting(f"loading {model}"):
-        more = [*(["text"] if bank is not None or describer is None else []), *(["image"] if candidates > 1 else [])]
-        loaded = _model(model, streams, lenses, device, more)
+        needed = {"text": bank is not None or describer is None, "image": candidates > 1 or model in SHIPPED}
+        loaded = _model(model, streams, lenses, device, [tower for tower, used in needed.items() if used])
     chosen = _decoders(loaded, model, kinds, decoder)
     load = {"offload": offload, "device": device}
     wordy = any(not isinstance(name, str) or name in BY_TEXT.values() for name in chosen) or "text" in kinds
@@ -162,9 +162,8 @@ def _model(name: str, streams: Streams, lenses: Mapping[str, str], device: str |
     from vitlens.adapters.lenses import with_sensors
     from vitlens.model import load
 
-    towers = [stream for stream in streams if stream != "text" and stream not in lenses]
-    towers += [*more, *(["text"] if "text" in streams else []), *(["image"] if name in SHIPPED else [])]
-    loaded = load(name, modalities=list(dict.fromkeys(towers)) or None, device=device)
+    towers = dict.fromkeys([*(stream for stream in streams if stream == "text" or stream not in lenses), *more])
+    loaded = load(name, modalities=list(towers) or None, device=device)
     return with_sensors(loaded, lenses) if lenses else loaded
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlens.adapters.generate.any_to_any import CANDIDATE
 from vitlens.adapters.generate.decoder_cards import DecoderCard
 from vitlens.adapters.generate.decoders import Decoder
 from vitlens.benchmarks.toybox.demo.evaluate import class_embeddings
@@ -61,17 +60,6 @@ def painting_decoder(model: ViTLens, folder: str | os.PathLike[str] = SHIPPED) -
         notes=("64 x 64 pictures of the Toybox world, and of nothing else.",),
     )
     return Decoder(card, load_painter(folder, model))
-
-
-def paint_nearest(
-    decoder: Decoder, embeddings: Tensor, model: ViTLens, *, candidates: int, seed: int = 0, progress: bool = False
-) -> np.ndarray:
-    """As `paint`, of so many `candidates` for each embedding the picture that `model` finds nearest to it."""
-    tries = [paint(decoder, embeddings, seed=seed + number * CANDIDATE, progress=progress) for number in range(candidates)]
-    wanted = torch.nn.functional.normalize(embeddings.float(), dim=-1)
-    seen = [model.encode({"image": list(pictures)}, batch_size=128)["image"] for pictures in tries]
-    best = torch.stack([(rows * wanted).sum(dim=-1) for rows in seen]).argmax(dim=0)
-    return np.stack([tries[chosen][place] for place, chosen in enumerate(best.tolist())])
 
 
 @torch.inference_mode()
